@@ -1,0 +1,1 @@
+"""Small tools that need no model: text differences and data file formatting."""

@@ -1,0 +1,95 @@
+import random
+import time
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.tools.text_diff import Span, equal_share, split_tokens, word_diff
+
+TEXTS = st.text() | st.text(alphabet="ab c\n的是é\u0301", max_size=60)
+
+
+def side(spans, kind):
+    return "".join(span.text for span in spans if span.kind in ("equal", kind))
+
+
+@given(TEXTS, TEXTS)
+def test_spans_rebuild_both_texts(old, new):
+    spans = word_diff(old, new)
+    assert side(spans, "delete") == old
+    assert side(spans, "insert") == new
+    assert all(span.text for span in spans)
+    assert all(left.kind != right.kind for left, right in pairwise(spans))
+
+
+@given(TEXTS)
+def test_a_text_equals_itself(text):
+    spans = word_diff(text, text)
+    assert spans == ([Span("equal", text)] if text else [])
+    assert equal_share(spans) == 1.0
+
+
+@given(TEXTS)
+def test_tokens_rebuild_the_text(text):
+    assert "".join(split_tokens(text)) == text
+
+
+@given(TEXTS, TEXTS)
+def test_equal_share_is_a_fraction(old, new):
+    assert 0.0 <= equal_share(word_diff(old, new)) <= 1.0
+
+
+def test_one_changed_word():
+    assert word_diff("the cat sat", "the dog sat") == [
+        Span("equal", "the "),
+        Span("delete", "cat"),
+        Span("insert", "dog"),
+        Span("equal", " sat"),
+    ]
+
+
+def test_a_replaced_phrase_stays_in_one_piece():
+    assert word_diff("keep one two three", "keep four five six") == [
+        Span("equal", "keep "),
+        Span("delete", "one two three"),
+        Span("insert", "four five six"),
+    ]
+
+
+def test_chinese_is_compared_by_characters():
+    assert word_diff("我喜欢红茶", "我喜欢绿茶") == [
+        Span("equal", "我喜欢"),
+        Span("delete", "红"),
+        Span("insert", "绿"),
+        Span("equal", "茶"),
+    ]
+
+
+def test_code_is_compared_by_names_and_signs():
+    assert split_tokens("row_count += 1") == ["row_count", " ", "+", "=", " ", "1"]
+    assert [span.kind for span in word_diff("f(x, y)", "f(x, z)")] == ["equal", "delete", "insert", "equal"]
+
+
+def test_marks_stay_with_their_letter():
+    assert split_tokens("हिन्दी भाषा") == ["हिन्दी", " ", "भाषा"]
+    assert split_tokens("ที่") == ["ที่"]
+    family = "\N{MAN}\u200d\N{WOMAN}\u200d\N{GIRL}"
+    assert split_tokens(f"a{family}b") == ["a", family, "b"]
+
+
+def test_unrelated_texts_share_little():
+    assert equal_share(word_diff("alpha beta gamma", "one two three")) == 0.0
+    assert equal_share(word_diff("", "one two")) == 0.0
+
+
+def test_five_thousand_words_take_no_seconds():
+    random_words = random.Random(7)  # noqa: S311
+    for vocabulary_size in (3, 101, 2_000):
+        words = [f"w{number}" for number in range(vocabulary_size)]
+        old = " ".join(random_words.choices(words, k=5_000))
+        new = " ".join(random_words.choices(words, k=5_000))
+        started = time.process_time()
+        spans = word_diff(old, new)
+        assert time.process_time() - started < 5.0
+        assert side(spans, "delete") == old
