@@ -1,0 +1,1 @@
+"""Rows: read, recognised, split, and made up for the demo."""
