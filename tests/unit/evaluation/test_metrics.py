@@ -117,6 +117,7 @@ def test_rouge_keeps_words_of_other_alphabets_whole():
     metric = rouge_metric("rouge1")
     assert corpus_value(metric, ["Der Café"], ["der CAFÉ"]) == 100
     assert corpus_value(metric, ["हिन्दी भाषा"], ["हिन्दी बोली"]) == 50
+    assert corpus_value(metric, ["की"], ["कि"]) == 0
     assert corpus_value(metric, ["привет, мир"], ["Привет!"]) == pytest.approx(100 * 2 / 3)
     assert corpus_value(metric, ["caf\u00e9"], ["cafe\u0301"]) == 100
     assert corpus_value(metric, ["fine \u2764\ufe0f"], ["fine"]) == 100

@@ -95,9 +95,17 @@ def test_the_p_value_is_that_of_all_swaps():
 
 
 def test_equal_differences_count_as_equal_despite_rounding():
-    # One row won of 10: every swap gives the same size of difference, at other rounding errors.
-    base, tuned = hits([1] * 6 + [0] * 4), hits([1] * 7 + [0] * 3)
+    # 2 rows lost, 3 won of 13: swaps differ by 1, 3 or 5 rows, so every one is as large as the 1 seen,
+    # but 100 * 4/13 - 100 * 3/13 and 100 * 5/13 - 100 * 4/13 differ in their last digits.
+    base = hits([1, 1, 0, 0, 0] + [1] * 2 + [0] * 6)
+    tuned = hits([0, 0, 1, 1, 1] + [1] * 2 + [0] * 6)
     assert compare(exact_match_metric(), base, tuned, seed=17, resamples=300).p_value == 1.0
+
+
+def test_the_p_value_is_never_zero():
+    # Not one of 99 random swaps of 40 rows won is as large as the difference seen.
+    result = compare(exact_match_metric(), hits(np.zeros(40)), hits(np.ones(40)), seed=17, resamples=99)
+    assert result.p_value == 0.01
 
 
 def test_one_row_has_a_value_and_no_interval():
