@@ -1,0 +1,188 @@
+"""The one configuration: YAML keys, command-line flags and the reference page all come from here.
+
+A field's docstring is its help text. Names that go to Hugging Face are Hugging Face's names.
+Knows nothing of models, data or devices; checking a value against them is for whoever uses it.
+Read next: `pipeline.py`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Size = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict about keys, documented field by field."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class ModelConfig(Section):
+    """The pretrained model."""
+
+    name: str = Field("smollm2-135m", json_schema_extra={"flag": "model"})
+    """The embedded `smollm2-135m`, a hub id, a local folder or a `.gguf` file."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number type of the frozen weights; `auto` follows device and checkpoint."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; `auto` takes the fastest there is."""
+
+
+class DataConfig(Section):
+    """The rows, how they are read, rendered and split."""
+
+    path: str = Field(json_schema_extra={"flag": "data"})
+    """Data file: JSON, JSONL, CSV or Parquet."""
+
+    validation_file: str | None = None
+    """Rows for validation loss; without it they are split off the data file."""
+
+    test_file: str | None = None
+    """Held-out rows for the evaluation; without it they are split off the data file."""
+
+    format: Literal["auto", "instruction", "conversations", "messages", "prompt_completion"] = "auto"
+    """Shape of the rows; `auto` names what it finds."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our field names and the file's, such as `instruction=question output=answer`."""
+
+    system: str | None = None
+    """System message for rows that have none."""
+
+    template: str = "auto"
+    """Prompt template: `auto` (the model's own), `instruction`, or the path of a Jinja file."""
+
+    max_length: Annotated[int, Field(ge=16)] = 1024
+    """Longest row in tokens."""
+
+    overlong: Literal["refuse", "drop", "truncate"] = "refuse"
+    """What to do with rows above `max_length`."""
+
+    score: Literal["answers", "all"] = "answers"
+    """Which tokens the loss counts: answers with their end of turn, or all."""
+
+    validation_size: Size = 0.1
+    """Rows for validation: a fraction (at most 64 rows) or, from 1 up, a number of rows; 0 for none."""
+
+    test_size: Size = 0.1
+    """Rows held out for the evaluation: a fraction (at most 200 rows) or a number of rows; 0 for none."""
+
+    @field_validator("validation_size", "test_size")
+    @classmethod
+    def _whole_rows(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("a number of rows must be whole; a fraction must be below 1")
+        return value
+
+
+class MethodConfig(Section):
+    """What is trained."""
+
+    name: Literal["lora"] = Field("lora", json_schema_extra={"flag": "method"})
+    """`lora`: low-rank updates beside frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: Positive = 16
+    """Rank r of the update matrices: 8 for simple tasks, 16 to 32 for most, 64 for complex ones."""
+
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """The update is scaled by alpha / rank; usually twice the rank."""
+
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input."""
+
+    target_modules: Literal["all-linear", "attention"] | list[str] = "all-linear"
+    """Layers that get an adapter: `all-linear`, `attention`, or module names."""
+
+
+class TrainingConfig(Section):
+    """The loop. A step is always an optimizer step."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak learning rate of AdamW."""
+
+    num_train_epochs: Annotated[float, Field(gt=0)] = 3.0
+    """Passes over the training rows."""
+
+    max_steps: Positive | None = None
+    """Stop after this many steps; overrides `num_train_epochs`."""
+
+    per_device_train_batch_size: Positive = 4
+    """Rows in one forward and backward pass (micro-batch)."""
+
+    gradient_accumulation_steps: Positive = 4
+    """Micro-batches in one step."""
+
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after warmup."""
+
+    warmup_ratio: Fraction = 0.05
+    """Share of all steps in which the learning rate rises from 0."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay of AdamW."""
+
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients with a larger norm are scaled down to it."""
+
+    eval_steps: Positive | None = None
+    """Steps between validations; by default about four in a run."""
+
+    early_stopping_patience: Annotated[int, Field(ge=0)] = 3
+    """Validations in a row without a better loss before the run stops; 0 never stops early."""
+
+    save_steps: Positive | None = None
+    """Steps between checkpoints; by default at every validation."""
+
+    save_total_limit: Positive = 2
+    """Checkpoints kept, the best one always among them."""
+
+    seed: Annotated[int, Field(ge=0)] = 17
+    """Decides splits, order, initial adapter weights, dropout and resampling."""
+
+
+class EvaluationConfig(Section):
+    """The proof: base and tuned on the held-out rows."""
+
+    generate_rows: Annotated[int, Field(ge=0)] = 64
+    """Held-out rows answered by both models (the loss takes all); 0 measures the loss only."""
+
+    max_new_tokens: Positive | None = None
+    """Longest answer; by default a quarter above the longest reference, at most 512 tokens."""
+
+    per_device_eval_batch_size: Positive = 16
+    """Rows in one forward pass or one generation batch."""
+
+    bootstrap_resamples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples behind each interval and test."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Coverage of the intervals."""
+
+
+class RunConfig(Section):
+    """Everything one run needs."""
+
+    output_dir: str | None = None
+    """Run folder; by default `runs/<data file>-<date>-<time>`."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    method: MethodConfig = MethodConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_validation(self) -> "RunConfig":
+        if self.training.eval_steps and not (self.data.validation_size or self.data.validation_file):
+            raise ValueError("`eval_steps` has no effect without validation rows (`validation_size` is 0)")
+        return self

@@ -1,0 +1,343 @@
+"""From messages to token ids and label spans: the only place where that happens.
+
+Training, evaluation, `generate` and `chat` all render here, so a model is always asked in the
+form it was trained on. Three promises, each held by a test:
+
+* The ids before an answer are exactly the ids `prompt_ids` gives for the same turns.
+* What a person wrote never becomes a control token: `<|im_end|>` typed by a user stays text.
+* Every answer is scored together with the token that ends its turn.
+
+Knows nothing of models, batches or files. Read next: `batches.py`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from tunesmith.data.conversation import Message, Row
+from tunesmith.errors import TemplateError
+
+# Private-use characters put around what people and the assistant wrote while the template runs.
+PERSON, ASSISTANT, CLOSE = "\uf8f0", "\uf8f1", "\uf8f2"
+
+INSTRUCTION_LAYOUT = (
+    "{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ message.content }}\n\n"
+    "{% elif message.role == 'user' %}### Instruction:\n"
+    "{{ message.instruction if message.instruction is defined else message.content }}\n\n"
+    "{% if message.input %}### Input:\n{{ message.input }}\n\n{% endif %}"
+    "{% else %}### Response:\n{{ message.content }}{{ eos_token }}"
+    "{{ '\n\n' if not loop.last else '' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}### Response:\n{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One row as the model sees it.
+
+    Attributes:
+        ids: token ids, length T.
+        scored: for each id whether the loss counts it, length T.
+        row: where it came from.
+        is_cut: whether tokens were removed to fit a length.
+    """
+
+    ids: tuple[int, ...]
+    scored: tuple[bool, ...]
+    row: Row
+    is_cut: bool = False
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens the loss counts; the first token is given, never predicted."""
+        return sum(self.scored[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A Jinja chat template, the name a user knows it by, and its hash."""
+
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the template's text, stored in each run."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str = "auto") -> Template:
+    """The template for a tokenizer: its own, the instruction layout, or a given Jinja text.
+
+    Args:
+        tokenizer: its `chat_template` is what `auto` takes where it has one.
+        choice: `auto`, `instruction`, or the text of a Jinja template.
+
+    Raises:
+        TemplateError: if the instruction layout is needed and the tokenizer has no end token.
+    """
+    own = tokenizer.chat_template
+    if choice == "auto" and isinstance(own, str):
+        return Template("the model's chat template", own)
+    if choice not in ("auto", "instruction"):
+        return Template("the given template", choice)
+    if tokenizer.eos_token is None:
+        raise TemplateError(
+            "the instruction layout ends each answer with the tokenizer's end token, and this tokenizer has none",
+            hint="give a template of your own with `--template FILE.jinja`",
+        )
+    starts_with_bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    return Template("the ### Instruction: layout", "{{ bos_token }}" * starts_with_bos + INSTRUCTION_LAYOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stretch of rendered text (characters `start` to `end`) that a person or the assistant wrote."""
+
+    start: int
+    end: int
+    is_answer: bool
+
+    def bars(self, match: re.Match[str], is_control: bool) -> bool:
+        """Whether a token found at `match` must stay text here."""
+        overlaps = match.start() < self.end and self.start < match.end()
+        return overlaps and (is_control or not self.is_answer)
+
+
+class Renderer:
+    """Renders rows and prompts for one tokenizer and one template.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        template: from `choose_template`.
+        score_all: score every token instead of answers only.
+
+    Raises:
+        TemplateError: if the tokenizer has no fast backend, or cuts plain text in another way than we do.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, *, score_all: bool = False) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise TemplateError(
+                f"{type(tokenizer).__name__} has no fast backend, so control tokens in text cannot be told apart",
+                hint="take a model folder that has a `tokenizer.json`",
+            )
+        self.tokenizer = tokenizer
+        self.template = template
+        self.score_all = score_all
+        self._specials = {
+            token.content: (token_id, token) for token_id, token in tokenizer.added_tokens_decoder.items()
+        }
+        self._control = {text for text, (_, token) in self._specials.items() if token.special}
+        self._any_added = _longest_first(self._specials)
+        self._any_control = _longest_first(self._control)
+        self._first, self._later = _plain_backends(tokenizer.backend_tokenizer.to_str())
+        self._check_against_own_encoding()
+
+    def render(self, row: Row) -> Rendered:
+        """The ids of a whole conversation and which of them are scored.
+
+        Raises:
+            TemplateError: names the row and why the template cannot train on it.
+        """
+        text, marks = self._text(row.messages, row.place)
+        spans = [
+            self._answer_span(row, turn, text, marks)
+            for turn, message in enumerate(row.messages)
+            if message.role == "assistant"
+        ]
+        ids: list[int] = []
+        scored: list[bool] = []
+        for start, end, is_answer in _cover(spans, len(text)):
+            piece = self._encode(text, start, end, marks)
+            ids += piece
+            scored += [is_answer or self.score_all] * len(piece)
+        return Rendered(tuple(ids), tuple(scored), row)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids after which the model answers: `messages`, then the start of an assistant's turn.
+
+        They equal the start of `render` of the same turns, piece by piece.
+        """
+        text, marks = self._text(messages, "the prompt", add_generation_prompt=True)
+        spans = []
+        for turn, message in enumerate(messages):
+            if message.role == "assistant":
+                row = Row(tuple(messages[: turn + 1]), "the prompt", turn, "messages")
+                spans.append(self._answer_span(row, turn, text, marks))
+        return [
+            token_id
+            for start, end, _ in _cover(spans, len(text))
+            for token_id in self._encode(text, start, end, marks)
+        ]
+
+    @property
+    def end_of_turn_ids(self) -> tuple[int, ...]:
+        """The ids that end an answer: the template's own, then the tokenizer's end token."""
+        probe = Row((Message("user", "a"), Message("assistant", "b")), "the probe", 1, "messages")
+        text, marks = self._text(probe.messages, probe.place)
+        start, end, _ = self._answer_span(probe, 1, text, marks)
+        own = self._encode(text, start, end, marks)[-1]
+        eos = self.tokenizer.eos_token_id
+        return (own,) if eos in (None, own) else (own, eos)
+
+    def _apply(self, messages: Sequence[Message], *, mark: bool = False, add_generation_prompt: bool = False) -> str:
+        turns = [
+            {
+                "role": message.role,
+                "content": _wrap(message.text, message.role, mark),
+                "instruction": _wrap(message.content, message.role, mark),
+                "input": _wrap(message.input, message.role, mark),
+            }
+            for message in messages
+        ]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns,
+                chat_template=self.template.text,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        except jinja2.TemplateError as error:
+            raise TemplateError(
+                f"{self.template.name} refuses the roles {[m.role for m in messages]}: {error}",
+                hint="change the rows to the roles it knows, or take another with `--template`",
+            ) from error
+        return str(text)
+
+    def _text(
+        self, messages: Sequence[Message], place: str, *, add_generation_prompt: bool = False
+    ) -> tuple[str, list[Mark]]:
+        """The rendered text and the stretches of it that people wrote (only where that matters)."""
+        text = self._apply(messages, add_generation_prompt=add_generation_prompt)
+        if not any(self._reserved(m.role).search(part) for m in messages for part in (m.content, m.input)):
+            return text, []
+        plain, marks = _unmark(self._apply(messages, mark=True, add_generation_prompt=add_generation_prompt))
+        if plain != text:
+            found = next(filter(None, (self._reserved(m.role).search(m.text) for m in messages)))
+            raise TemplateError(
+                f"{place}: the text holds the control token {found.group()!r} and {self.template.name} "
+                "changes texts, so the two cannot be told apart",
+                hint="remove the control token from the row, or take `--template instruction`",
+            )
+        return text, marks
+
+    def _reserved(self, role: str) -> re.Pattern[str]:
+        """What this role must not write as a token: an assistant may write markers such as `<think>`."""
+        return self._any_control if role == "assistant" else self._any_added
+
+    def _answer_span(
+        self, row: Row, turn: int, text: str, marks: list[Mark]
+    ) -> tuple[int, int, bool]:
+        """Start and end (characters) of what the model must produce in this turn, end of turn included."""
+        prompt = self._apply(row.messages[:turn], add_generation_prompt=True)
+        if not text.startswith(prompt):
+            raise TemplateError(
+                f"{row.place}: {self.template.name} asks for answer {turn} in another form than it stores it in",
+                hint="take `--template instruction`, or a template whose generation prompt begins each answer",
+            )
+        start = len(prompt)
+        tail = row.messages[turn].content.rstrip()[-16:]
+        found = text.find(tail, start)
+        own_end = next((mark.end for mark in marks if mark.is_answer and mark.start >= start), found + len(tail))
+        match = self._any_control.search(text, own_end) if found >= 0 else None
+        if match is None:
+            raise TemplateError(
+                f"{row.place}: {self.template.name} closes answer {turn} with no control token, "
+                "so the model would never learn to stop",
+                hint="take `--template instruction`, or add the end token to the template",
+            )
+        return start, match.end(), True
+
+    def _encode(self, text: str, start: int, end: int, marks: list[Mark]) -> list[int]:
+        """Ids of `text[start:end]`; added tokens count as such only outside what people wrote."""
+        ids: list[int] = []
+        at = start
+        for match in self._any_added.finditer(text, start, end):
+            token_id, token = self._specials[match.group()]
+            if any(mark.bars(match, token.special) for mark in marks):
+                continue
+            before = text[at : match.start()]
+            ids += self._plain(before.rstrip() if token.lstrip else before, is_first=at == 0)
+            ids.append(token_id)
+            at = match.end()
+            while token.rstrip and at < end and text[at].isspace():
+                at += 1
+        return ids + self._plain(text[at:end], is_first=at == 0)
+
+    def _plain(self, text: str, *, is_first: bool) -> list[int]:
+        if not text:
+            return []
+        backend = self._first if is_first else self._later
+        return list(backend.encode(text, add_special_tokens=False).ids)
+
+    def _check_against_own_encoding(self) -> None:
+        """On harmless text our ids must be the tokenizer's own, or training would see another model's text."""
+        probe = "Hello, wörld! 你好 12 345\n\n  def f(x):\treturn 'it''s' <b>&amp;</b>"
+        control = next(iter(self._control), "")
+        text = f"{probe}{control}{probe}"
+        own = self.tokenizer(text, add_special_tokens=False).input_ids
+        ours = self._encode(text, 0, len(text), [])
+        if own != ours:
+            raise TemplateError(
+                f"{type(self.tokenizer).__name__} cuts text in a way that cannot be repeated safely "
+                f"({len(own)} ids from itself, {len(ours)} from its parts)",
+                hint="take the model's own `tokenizer.json` without changes, or report this tokenizer",
+            )
+
+
+def _longest_first(texts: Sequence[str] | set[str] | dict[str, Any]) -> re.Pattern[str]:
+    ordered = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+
+
+@lru_cache(maxsize=8)
+def _plain_backends(serialized: str) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizer without any added token, for the first piece of a text and for later ones.
+
+    They differ only in tokenizers that put a blank before the first word (`prepend_scheme: first`).
+    """
+    state = json.loads(serialized)
+    state.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    first = Tokenizer.from_str(json.dumps(state))
+    later = Tokenizer.from_str(json.dumps(state).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"'))
+    return first, later
+
+
+def _wrap(text: str, role: str, mark: bool) -> str:
+    if not (mark and text):
+        return text
+    return f"{ASSISTANT if role == 'assistant' else PERSON}{text}{CLOSE}"
+
+
+def _unmark(marked: str) -> tuple[str, list[Mark]]:
+    """The text without marks, and where each marked stretch lies in it."""
+    plain: list[str] = []
+    marks: list[Mark] = []
+    length = 0
+    for piece in re.split(f"([{PERSON}{ASSISTANT}].*?{CLOSE})", marked, flags=re.DOTALL):
+        text = piece[1:-1] if piece.startswith((PERSON, ASSISTANT)) else piece
+        if text is not piece:
+            marks.append(Mark(length, length + len(text), piece.startswith(ASSISTANT)))
+        plain.append(text)
+        length += len(text)
+    return "".join(plain), marks
+
+
+def _cover(spans: list[tuple[int, int, bool]], length: int) -> list[tuple[int, int, bool]]:
+    """`spans` and the unscored gaps between them, in order, covering 0 to `length`."""
+    covered: list[tuple[int, int, bool]] = []
+    at = 0
+    for start, end, is_answer in spans:
+        covered += [(at, start, False), (start, end, is_answer)]
+        at = end
+    return [*covered, (at, length, False)]

@@ -1,0 +1,128 @@
+"""The demo's data: made-up customer messages and the JSON ticket each should become.
+
+Each message is put together from phrases of `ticket_phrases.json`. Test messages use phrases that no training
+message has, so a model that only learned sentences by heart fails on them.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+from random import Random
+from typing import Any
+
+SYSTEM = "You turn customer messages into support tickets."
+INSTRUCTION = "Write the ticket as JSON with the keys category, product, order, urgency, customer."
+KEYS = ("category", "product", "order", "urgency", "customer")
+
+MIN_WORDS, MAX_WORDS = 25, 60
+
+# Shares of messages, chosen so that each case is common enough to be learned from a few hundred rows.
+_WITHOUT_ORDER = 0.2
+_INTRODUCED = 0.35
+_FIRST_NAME_ONLY = 0.2
+_WITH_TYPO = 0.25
+_SEEN_NAME_IN_TEST = 0.5
+
+_LAYOUTS = (
+    ("problem", "detail", "order", "urgency"),
+    ("problem", "order", "urgency", "detail"),
+    ("order", "problem", "detail", "urgency"),
+    ("detail", "problem", "urgency", "order"),
+    ("urgency", "problem", "order", "detail"),
+    ("detail", "order", "problem", "urgency"),
+)
+
+Ticket = dict[str, str | None]
+Example = dict[str, str]
+
+
+def generate_tickets(*, seed: int, train_rows: int, test_rows: int) -> tuple[list[Example], list[Example]]:
+    """Training and test rows with `system`, `instruction`, `input` (the message) and `output` (the ticket).
+
+    The same arguments give the same rows. No message occurs twice, in either part. The ticket is compact JSON
+    with `KEYS` in order; `order` is null where the message names none, all else is text from the message or,
+    for category and urgency, one of a fixed set.
+
+    Args:
+        seed: decides everything random.
+        train_rows: number of training rows, 0 or more.
+        test_rows: number of test rows, 0 or more.
+    """
+    random, seen = Random(seed), set[str]()  # noqa: S311  nothing secret is drawn
+    train = [_example(random, "train", seen) for _ in range(train_rows)]
+    test = [_example(random, "test", seen) for _ in range(test_rows)]
+    return train, test
+
+
+@cache
+def phrases() -> dict[str, Any]:
+    """The phrase pools, `train` and `test` apart; placeholders are {product}, {order} and {customer}."""
+    text = files("tunesmith.data").joinpath("ticket_phrases.json").read_text(encoding="utf-8")
+    pools: dict[str, Any] = json.loads(text)
+    return pools
+
+
+def _example(random: Random, part: str, seen: set[str]) -> Example:
+    """A row whose message is new and of the right length."""
+    while True:
+        ticket = _ticket(random, part)
+        message = _message(random, part, ticket)
+        key = message.casefold()
+        if key not in seen and MIN_WORDS <= len(message.split()) <= MAX_WORDS:
+            seen.add(key)
+            output = json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))
+            return {"system": SYSTEM, "instruction": INSTRUCTION, "input": message, "output": output}
+
+
+def _ticket(random: Random, part: str) -> Ticket:
+    pools = phrases()
+    number = random.randint(10_000, 99_999)
+    order = random.choice((f"{random.choice('ABCDEFGH')}-{number}", str(number)))
+    return {
+        "category": random.choice(list(pools["problems"])),
+        "product": random.choice(pools["products"]),
+        "order": None if random.random() < _WITHOUT_ORDER else order,
+        "urgency": random.choice(list(pools["urgency"])),
+        "customer": _customer(random, part),
+    }
+
+
+def _customer(random: Random, part: str) -> str:
+    first, last = (
+        random.choice(phrases()[names]["train" if random.random() < _SEEN_NAME_IN_TEST else part])
+        for names in ("first_names", "last_names")
+    )
+    return first if random.random() < _FIRST_NAME_ONLY else f"{first} {last}"
+
+
+def _message(random: Random, part: str, ticket: Ticket) -> str:
+    pools = phrases()
+    templates = {
+        "problem": random.choice(pools["problems"][ticket["category"]][part]),
+        "detail": random.choice(pools["details"][part]),
+        "order": random.choice(pools["orders" if ticket["order"] else "no_orders"][part]),
+        "urgency": random.choice(pools["urgency"][ticket["urgency"]][part]),
+    }
+    if random.random() < _WITH_TYPO:
+        # Never in the urgency phrase: the label must stay clear.
+        name = random.choice(("problem", "detail"))
+        templates[name] = _with_typo(random, templates[name])
+    first, last = (
+        ("introductions", "closings") if random.random() < _INTRODUCED else ("openings", "sign_offs")
+    )
+    body = [templates[name] for name in random.choice(_LAYOUTS)]
+    text = "\n".join([random.choice(pools[first][part]), " ".join(body), random.choice(pools[last][part])])
+    return text.format(**ticket)
+
+
+def _with_typo(random: Random, template: str) -> str:
+    """The template with two letters swapped inside one of its long words; placeholders stay whole."""
+    words = template.split(" ")
+    long = [at for at, word in enumerate(words) if len(word) > 4 and word.isalpha()]
+    if not long:
+        return template
+    at = random.choice(long)
+    word = words[at]
+    cut = random.randint(1, len(word) - 3)
+    words[at] = word[:cut] + word[cut + 1] + word[cut] + word[cut + 2 :]
+    return " ".join(words)

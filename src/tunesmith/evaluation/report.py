@@ -1,0 +1,154 @@
+"""The report of one run: a single HTML page that opens anywhere, offline, without scripts.
+
+Whatever models, data files or users wrote is shown as text, never read as markup: the template escapes
+everything, pictures are `data:` images, and the page's own policy forbids scripts and the network.
+The same facts give the same bytes. Read next: `templates/report.html.j2`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from tunesmith.evaluation.curves import draw_curves
+from tunesmith.evaluation.marks import ENOUGH_ROWS, flatten, format_fact, result_rows, verdict
+from tunesmith.evaluation.scores import Evaluation, Sample
+from tunesmith.tools.text_diff import Span, equal_share, word_diff
+
+SHOWN_SAMPLES = 10
+SHOWN_CHARACTERS = 1_200
+# Below this share the marks would colour nearly every word and tell nothing.
+_LEAST_SHARED = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """All that the report and the model card of a run need, as the run folder holds it.
+
+    Attributes:
+        title: name of the run.
+        base_model: the base model as the user named it: a hub id, a local path or the embedded model.
+        base_is_local: True where `base_model` was read from a local folder or file.
+        method: the method's name, such as `LoRA`.
+        evaluation: base and tuned on the held-out rows, or None where nothing was evaluated.
+        samples: held-out rows with both answers, in file order.
+        metrics: the lines of `metrics.jsonl`; any key may be missing.
+        config: each configuration key with its value and origin (`default`, `file` or `flag`).
+        manifest: everything else on record, nested freely. `status` is shown at the top where it is not
+            `succeeded`; the model card reads `data` (and `rows`, `split`, `overlap`) and the template's hash.
+    """
+
+    title: str
+    base_model: str
+    method: str
+    base_is_local: bool = False
+    evaluation: Evaluation | None = None
+    samples: Sequence[Sample] = ()
+    metrics: Sequence[Mapping[str, Any]] = ()
+    config: Sequence[tuple[str, object, str]] = ()
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer as spans against the reference, and a word on how to read it."""
+
+    spans: tuple[Span, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleView:
+    """One row of the side-by-side part, every text cut to a printable length."""
+
+    place: str
+    prompt: str
+    reference: str
+    base: Answer
+    tuned: Answer
+
+
+def render_report(facts: RunFacts) -> str:
+    """The whole page as HTML text (UTF-8), below 400 kB for ordinary runs.
+
+    Args:
+        facts: what is known of the run.
+
+    Returns:
+        A page without scripts, links to other files or dates; equal for equal facts.
+    """
+    curves = draw_curves(facts.metrics)
+    return _template().render(
+        title=facts.title,
+        base_model=facts.base_model,
+        method=facts.method,
+        status=str(facts.manifest.get("status", "succeeded")),
+        verdict=verdict(facts.evaluation),
+        results=result_rows(facts.evaluation) if facts.evaluation else [],
+        enough_rows=ENOUGH_ROWS,
+        wide_curves=[curve for curve in curves if curve.title == "Loss"],
+        small_curves=[curve for curve in curves if curve.title != "Loss"],
+        samples=[view_sample(sample) for sample in facts.samples[:SHOWN_SAMPLES]],
+        samples_total=len(facts.samples),
+        config=[(key, format_fact(value), origin) for key, value, origin in facts.config],
+        manifest=flatten(facts.manifest),
+    )
+
+
+def view_sample(sample: Sample) -> SampleView:
+    """A sample ready to show, both answers compared with the reference."""
+    return SampleView(
+        place=sample.place,
+        prompt=cut_text(sample.prompt),
+        reference=cut_text(sample.reference),
+        base=compare_answer(sample.base, reference=sample.reference),
+        tuned=compare_answer(sample.tuned, reference=sample.reference),
+    )
+
+
+def compare_answer(answer: str, *, reference: str) -> Answer:
+    """The answer with its differences from the reference, or plain where the two share too little."""
+    shown = cut_text(answer)
+    if not answer:
+        return Answer((), "Empty answer.")
+    if answer == reference:
+        return Answer((Span("equal", shown),), "Same as the reference.")
+    spans = word_diff(cut_text(reference), shown)
+    if equal_share(spans) < _LEAST_SHARED:
+        return Answer((Span("equal", shown),), "Shares little with the reference; differences not marked.")
+    return Answer(tuple(spans), "")
+
+
+def cut_text(text: str) -> str:
+    """At most `SHOWN_CHARACTERS` characters; what was left out is counted at the end."""
+    left_out = len(text) - SHOWN_CHARACTERS
+    return text if left_out <= 0 else f"{text[:SHOWN_CHARACTERS]} … ({left_out:,} more characters)"
+
+
+def visible(value: object) -> object:
+    """Text that every reader and file can hold: control signs as pictures, lone surrogates replaced."""
+    if not isinstance(value, str):
+        return value
+    return "".join(_visible_character(character) for character in value)
+
+
+def _visible_character(character: str) -> str:
+    code = ord(character)
+    if code < 0x20 and character not in "\t\n":
+        return chr(0x2400 + code)
+    return "\N{REPLACEMENT CHARACTER}" if 0xD800 <= code <= 0xDFFF or code == 0x7F else character
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("tunesmith.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,66 @@
+"""LoRA through peft: a low-rank update B·A beside each chosen linear layer (Hu et al. 2021, arXiv:2106.09685)."""
+
+from difflib import get_close_matches
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from tunesmith.config import MethodConfig
+from tunesmith.errors import ConfigError
+
+
+def prepare(model: PreTrainedModel, settings: MethodConfig) -> PeftModel:
+    """`model` with trainable adapters beside its frozen weights; B starts at 0, so nothing changes yet.
+
+    The initial A comes from torch's generator: seed it first.
+
+    Raises:
+        ConfigError: if a module named in `target_modules` does not exist or is no linear layer.
+    """
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it; a float is right
+        lora_dropout=settings.dropout,
+        target_modules=_targets(model, settings.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)  # type: ignore[return-value]
+
+
+def trainable(model: nn.Module) -> int:
+    """Number of parameters that learn."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _targets(model: PreTrainedModel, asked: str | list[str]) -> str | list[str]:
+    if asked == "all-linear":
+        return "all-linear"
+    linear = _linear_paths(model)
+    if asked == "attention":
+        found = sorted({path.split(".")[-1] for path in linear if "attn" in path or "attention" in path})
+        if not found:
+            raise ConfigError(
+                f"`target_modules` is attention, and {type(model).__name__} names no layer so",
+                hint=f"name layers yourself; there are: {', '.join(_names(linear))}",
+            )
+        return found
+    unknown = [name for name in asked if name not in _names(linear)]
+    if unknown:
+        near = get_close_matches(unknown[0], _names(linear), n=1)
+        raise ConfigError(
+            f"`target_modules`: {type(model).__name__} has no linear layer called {', '.join(unknown)}",
+            hint=f"nearest: {near[0]}" if near else f"there are: {', '.join(_names(linear))}",
+        )
+    return list(asked)
+
+
+def _linear_paths(model: PreTrainedModel) -> list[str]:
+    head = model.get_output_embeddings()
+    kinds = ("Linear", "Conv1D")
+    return [path for path, layer in model.named_modules() if type(layer).__name__ in kinds and layer is not head]
+
+
+def _names(paths: list[str]) -> list[str]:
+    return sorted({path.split(".")[-1] for path in paths})

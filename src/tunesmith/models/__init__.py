@@ -1,0 +1,1 @@
+"""Pretrained models: find, load, ask, merge."""

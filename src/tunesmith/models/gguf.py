@@ -1,0 +1,82 @@
+"""GGUF files: turned once into a standard safetensors folder in the cache, then loaded from there."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from gguf import GGUFReader
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from tunesmith.errors import ModelError
+
+# llama.cpp names the way a model cuts text before merging in `tokenizer.ggml.pre`; transformers 5.23 reads
+# every BPE GGUF with GPT-2's rule. For these models digits are cut one by one first, as they were trained.
+SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r"}
+FORMAT = 1
+
+
+def cache_folder() -> Path:
+    """Where converted models live: `$TUNESMITH_CACHE`, else `tunesmith` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TUNESMITH_CACHE") or Path(base) / "tunesmith")
+
+
+def converted(path: Path) -> Path:
+    """A folder with config, tokenizer and safetensors weights equal to the GGUF file's, dequantized to float32.
+
+    Raises:
+        ModelError: if the file is not a GGUF model that transformers reads.
+    """
+    folder = cache_folder() / "gguf" / f"{path.stem}-{_sha256(path)[:16]}-v{FORMAT}"
+    if (folder / "config.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
+    try:
+        _convert(path, staging)
+        os.replace(staging, folder)
+    except OSError:
+        if not (folder / "config.json").exists():
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _convert(path: Path, folder: Path) -> None:
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:
+        raise ModelError(
+            f"`{path}` cannot be read as a GGUF model: {error}",
+            hint="check that the download is whole, or take the model's safetensors folder",
+        ) from error
+    # A model read from GGUF refuses `save_pretrained`; a fresh one of the same shape takes its weights.
+    del loaded.config.quantization_config
+    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(folder)
+    _restore_pre_tokenizer(tokenizer, path)
+    tokenizer.save_pretrained(folder)
+
+
+def _restore_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    field = GGUFReader(path).get_field("tokenizer.ggml.pre")
+    if field is not None and field.contents() in SINGLE_DIGITS:
+        backend: Any = tokenizer.backend_tokenizer
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+

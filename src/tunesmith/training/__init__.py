@@ -1,0 +1,1 @@
+"""The loop: loss, schedule, checkpoints."""

@@ -1,0 +1,304 @@
+"""The loop: our own, on accelerate. A step is an optimizer step.
+
+The data arrive rendered and fitted; the method is prepared. What is here: windows to gradients to steps,
+validation, the best checkpoint, early stopping, and the guard against non-finite numbers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tunesmith.config import TrainingConfig
+from tunesmith.data.batches import micro_batches, windows
+from tunesmith.data.render import Rendered
+from tunesmith.errors import RunFailed, UserError
+from tunesmith.hardware import Hardware, peak_memory_bytes
+from tunesmith.progress import Progress
+from tunesmith.training.checkpoint import checkpoints_in, load_checkpoint, remove_old, save_checkpoint
+from tunesmith.training.loss import batch_loss_sum, mean_loss, row_losses
+from tunesmith.training.schedule import learning_rate_at
+
+VALIDATIONS_PER_RUN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a run is and when it looks up, in steps."""
+
+    total_steps: int
+    steps_per_epoch: int
+    warmup_steps: int
+    eval_every: int
+    save_every: int
+
+
+@dataclass(slots=True)
+class State:
+    """What changes from step to step; a checkpoint keeps it."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+    first_loss: float | None = None
+    stale_validations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came out: the model now carries the best weights.
+
+    Attributes:
+        steps: optimizer steps done.
+        tokens: tokens seen, prompts included, padding not.
+        seconds: time in steps, validation and checkpoints not counted.
+        best_step: step whose weights were kept, or None without validation rows.
+        best_loss: validation loss there, in nats a token.
+        first_loss: validation loss before the first step.
+        is_early_stop: whether the run ended before its last planned step.
+    """
+
+    steps: int
+    tokens: int
+    seconds: float
+    best_step: int | None
+    best_loss: float | None
+    first_loss: float | None
+    is_early_stop: bool
+
+
+def plan_steps(settings: TrainingConfig, *, rows: int) -> Plan:
+    """Steps of a run over `rows` training rows."""
+    window_rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    steps_per_epoch = math.ceil(rows / window_rows)
+    total_steps = settings.max_steps or math.ceil(settings.num_train_epochs * steps_per_epoch)
+    eval_every = settings.eval_steps or math.ceil(total_steps / VALIDATIONS_PER_RUN)
+    return Plan(
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=round(settings.warmup_ratio * total_steps),
+        eval_every=eval_every,
+        save_every=settings.save_steps or eval_every,
+    )
+
+
+class Loop:
+    """One training run over prepared data.
+
+    Args:
+        model: prepared by a method; parameters with `requires_grad` learn.
+        train_rows: at least one.
+        validation_rows: may be empty; then the last weights are kept and nothing stops early.
+        settings: the configuration's `training` section.
+        hardware: device and number type.
+        pad_id: id that fills batches.
+        eval_batch_rows: rows in one validation batch.
+        checkpoints: folder for checkpoints.
+        record: takes each line of metrics.
+        progress: shows it to the user.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_rows: Sequence[Rendered],
+        validation_rows: Sequence[Rendered],
+        *,
+        settings: TrainingConfig,
+        hardware: Hardware,
+        pad_id: int,
+        eval_batch_rows: int,
+        checkpoints: Path,
+        record: Callable[..., None],
+        progress: Progress,
+    ) -> None:
+        self.accelerator = Accelerator(cpu=hardware.device == "cpu", mixed_precision=hardware.mixed_precision)
+        if self.accelerator.num_processes > 1:
+            raise UserError(
+                f"this version trains on one device, and {self.accelerator.num_processes} processes were started",
+                hint="start it without `accelerate launch` or `torchrun`",
+            )
+        self.train_rows, self.validation_rows = train_rows, validation_rows
+        self.settings, self.hardware = settings, hardware
+        self.pad_id, self.eval_batch_rows = pad_id, eval_batch_rows
+        self.checkpoints, self.record, self.progress = checkpoints, record, progress
+        self.plan = plan_steps(settings, rows=len(train_rows))
+        self.state = State()
+        self.learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.learning, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from `checkpoint`; the finished run equals an uninterrupted one."""
+        saved = load_checkpoint(checkpoint, model=self.model, optimizer=self.optimizer)
+        self.state = State(**{name: saved[name] for name in State.__dataclass_fields__})
+
+    def run(self) -> Trained:
+        """Train to the end, and leave the best weights in the model.
+
+        Raises:
+            RunFailed: on a non-finite loss or gradient, before the step is taken.
+        """
+        self.progress.begin("training", self.plan.total_steps)
+        self.progress.advance(self.state.step)
+        if self.state.step == 0 and self.validation_rows:
+            self.state.first_loss = self._validation_loss()
+        is_early_stop = self._is_out_of_patience()
+        for window in self._windows_ahead():
+            if is_early_stop:
+                break
+            self._step(window)
+            is_early_stop = self._look_up()
+        self.progress.end()
+        self._take_best()
+        final = asdict(self.state)
+        keep = ("tokens", "seconds", "best_step", "best_loss", "first_loss")
+        return Trained(self.state.step, is_early_stop=is_early_stop, **{name: final[name] for name in keep})
+
+    def _windows_ahead(self) -> Iterator[list[Rendered]]:
+        """The windows of the steps still to do; where they start follows from the step alone."""
+        window_rows = (
+            self.settings.per_device_train_batch_size * self.settings.gradient_accumulation_steps
+        )
+        while self.state.step < self.plan.total_steps:
+            epoch, position = divmod(self.state.step, self.plan.steps_per_epoch)
+            ahead = windows(self.train_rows, window_rows=window_rows, seed=self.settings.seed, epoch=epoch)
+            yield from ahead[position:][: self.plan.total_steps - self.state.step]
+
+    def _step(self, window: Sequence[Rendered]) -> None:
+        """Forward, backward and update over one window; the loss is a mean over all its scored tokens."""
+        started = time.perf_counter()
+        step = self.state.step + 1
+        learning_rate = learning_rate_at(
+            step,
+            peak=self.settings.learning_rate,
+            total_steps=self.plan.total_steps,
+            warmup_steps=self.plan.warmup_steps,
+            kind=self.settings.lr_scheduler_type,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss = self._accumulate(window)
+        norm = self.accelerator.clip_grad_norm_(self.learning, self.settings.max_grad_norm)
+        grad_norm = float(norm) if norm is not None else 0.0
+        self._guard(step, window, loss=loss, grad_norm=grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        seconds = time.perf_counter() - started
+        tokens = sum(len(row.ids) for row in window)
+        self.state.step, self.state.tokens = step, self.state.tokens + tokens
+        self.state.seconds += seconds
+        self._report_step(loss, learning_rate, grad_norm, tokens / seconds)
+
+    def _accumulate(self, window: Sequence[Rendered]) -> float:
+        """Gradients of the window's mean loss; returns it in nats a token."""
+        self.model.train()
+        window_tokens = sum(row.scored_tokens for row in window)
+        nats = 0.0
+        for batch in micro_batches(
+            window, micro_batch_rows=self.settings.per_device_train_batch_size, pad_id=self.pad_id
+        ):
+            loss_sum = batch_loss_sum(self.model, batch, self.accelerator.device)
+            self.accelerator.backward(loss_sum / window_tokens)
+            nats += float(loss_sum.detach())
+        return nats / window_tokens
+
+    def _guard(self, step: int, window: Sequence[Rendered], **figures: float) -> None:
+        bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
+        if not bad:
+            return
+        found = ", ".join(f"{name} is {value}" for name, value in bad.items())
+        places = ", ".join(row.row.place for row in window[:8])
+        kept = checkpoints_in(self.checkpoints)
+        raise RunFailed(
+            f"step {step} was not taken: {found}; its rows: {places}" + (" ..." if len(window) > 8 else ""),
+            hint=f"lower `--learning-rate` (now {self.settings.learning_rate:g}) or look at these rows; "
+            + (f"the last good checkpoint is `{kept[-1]}`" if kept else "no checkpoint was due yet"),
+        )
+
+    def _report_step(self, loss: float, learning_rate: float, grad_norm: float, rate: float) -> None:
+        self.record(
+            step=self.state.step,
+            epoch=self._epoch(),
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            tokens_per_second=rate,
+            peak_memory_bytes=peak_memory_bytes(self.hardware.device),
+        )
+        self.progress.advance(1, f"loss {loss:.3f} · {rate:.0f} tokens/s")
+
+    def _epoch(self) -> float:
+        return round(self.state.step / self.plan.steps_per_epoch, 4)
+
+    def _look_up(self) -> bool:
+        """Validate and save where due; True if the run should end here."""
+        step, plan = self.state.step, self.plan
+        is_last = step == plan.total_steps
+        is_better = False
+        if self.validation_rows and (step % plan.eval_every == 0 or is_last):
+            is_better = self._judge(self._validation_loss())
+        should_stop = self._is_out_of_patience()
+        if is_better or step % plan.save_every == 0 or is_last or should_stop:
+            self._save()
+        return should_stop and not is_last
+
+    def _validation_loss(self) -> float:
+        statistics = row_losses(
+            self.model,
+            self.validation_rows,
+            batch_rows=self.eval_batch_rows,
+            pad_id=self.pad_id,
+            device=self.accelerator.device,
+        )
+        loss = mean_loss(statistics)
+        self._guard(self.state.step, self.validation_rows, eval_loss=loss)
+        self.record(step=self.state.step, epoch=self._epoch(), eval_loss=loss)
+        self.progress.say(f"step {self.state.step}: validation loss {loss:.4f}")
+        return loss
+
+    def _judge(self, loss: float) -> bool:
+        """Whether this is the best validation so far."""
+        if self.state.best_loss is None or loss < self.state.best_loss:
+            self.state.best_loss, self.state.best_step = loss, self.state.step
+            self.state.stale_validations = 0
+            return True
+        self.state.stale_validations += 1
+        return False
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        return bool(patience) and self.state.stale_validations >= patience
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.checkpoints,
+            step=self.state.step,
+            model=self.model,
+            optimizer=self.optimizer,
+            state=_state_json(self.state),
+        )
+        remove_old(self.checkpoints, keep=self.settings.save_total_limit, best=self._best_checkpoint())
+
+    def _best_checkpoint(self) -> Path | None:
+        best = self.state.best_step
+        return None if best is None else self.checkpoints / f"step-{best:06d}"
+
+    def _take_best(self) -> None:
+        best = self._best_checkpoint()
+        if best is not None and self.state.best_step != self.state.step:
+            load_checkpoint(best, model=self.model, optimizer=None)
+
+
+def _state_json(state: State) -> dict[str, Any]:
+    return asdict(state)

@@ -1,0 +1,56 @@
+"""Token-exact loss: every scored token of a window counts the same, however the window is cut.
+
+Averages of averages weigh a short answer's token more than a long one's, and change with the
+micro-batch size. Here the sum of token losses is divided once by the tokens of the whole window.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tunesmith.data.batches import Batch, micro_batches
+from tunesmith.data.render import Rendered
+from tunesmith.models.forward import token_losses
+
+
+def batch_loss_sum(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """Sum in nats over the scored tokens of one micro-batch, a scalar with gradient."""
+    return token_losses(model, batch.input_ids_BT.to(device), batch.predicts_BT.to(device)).sum()
+
+
+def row_losses(
+    model: nn.Module,
+    rows: Sequence[Rendered],
+    *,
+    batch_rows: int,
+    pad_id: int,
+    device: torch.device,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> NDArray[np.float64]:
+    """Per row the summed loss in nats and the scored tokens: shape (rows, 2), in the rows' order.
+
+    Its column sums give the corpus loss; nothing but these two numbers a row is kept.
+    """
+    place = {id(row): index for index, row in enumerate(rows)}
+    statistics = np.zeros((len(rows), 2))
+    model.eval()
+    with torch.no_grad():
+        for batch in micro_batches(rows, micro_batch_rows=batch_rows, pad_id=pad_id):
+            predicts_BT = batch.predicts_BT.to(device)
+            losses_N = token_losses(model, batch.input_ids_BT.to(device), predicts_BT).double()
+            row_of_N = predicts_BT.nonzero()[:, 0]
+            sums_B = torch.zeros(len(batch.rows), dtype=torch.float64, device=device)
+            sums_B.index_add_(0, row_of_N, losses_N)
+            for row, nats in zip(batch.rows, sums_B.tolist(), strict=True):
+                statistics[place[id(row)]] = nats, row.scored_tokens
+            on_rows(len(batch.rows))
+    return statistics
+
+
+def mean_loss(statistics: NDArray[np.float64]) -> float:
+    """Nats per scored token over all rows of `row_losses`."""
+    nats, tokens = statistics.sum(axis=0)
+    return float(nats / tokens)
