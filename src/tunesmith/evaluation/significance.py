@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 # Numbers held at once by one block of draws (rows x resamples): 16 MB as float64.
 _BLOCK_NUMBERS = 2_000_000
 
-# Equal differences may differ in the last digits (70 - 50 and 80 - 60 percent); they count as equal.
+# Equal differences may differ in the last digits, by the order of the sums; they count as equal.
 _TIE_TOLERANCE = 1e-9
 
 
