@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def metrics_for(references: Sequence[str]) -> tuple[Metric, ...]:
     values = [result.value for result in parsed if isinstance(result, JsonValue)]
     all_parsed = bool(references) and len(values) == len(references)
     chosen = [bleu_metric(references), chrf_metric()]
-    chosen += [rouge_metric(name) for name in ("rouge1", "rouge2", "rougeL")]
+    chosen += [rouge_metric("rouge1"), rouge_metric("rouge2"), rouge_metric("rougeL")]
     chosen.append(exact_match_metric())
     if all_parsed and all(isinstance(value, (dict, list)) for value in values):
         chosen.append(valid_json_metric())
@@ -101,8 +102,11 @@ def chrf_metric() -> Metric:
     return _sacrebleu_metric("chrf", CHRF(), columns=18, from_sums=chrf_percent)
 
 
-def rouge_metric(name: str) -> Metric:
-    """Mean F1 over rows in percent for `rouge1`, `rouge2` or `rougeL`; a pair without tokens scores 0.
+def rouge_metric(name: Literal["rouge1", "rouge2", "rougeL"]) -> Metric:
+    """Mean F1 over rows in percent for `rouge1`, `rouge2` or `rougeL`.
+
+    A row with no token scores 0, and so does a row of one token in `rouge2`, equal or not: the
+    published counts do the same.
 
     Source: Lin 2004, as counted by the rouge-score package, with our `rouge_tokens`.
     """

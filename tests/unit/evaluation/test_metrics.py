@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.errors import DataError, UserError
+from tunesmith.evaluation.formats import JsonFailure, JsonValue, parse_strict_json
 from tunesmith.evaluation.metrics import (
     Metric,
     bleu_metric,
@@ -160,6 +161,24 @@ def test_exact_match_ignores_outer_white_space_and_nothing_else():
 )
 def test_json_is_strict(prediction, is_valid):
     assert valid_json_metric().statistics([prediction], ["{}"])[0, 0] == is_valid
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        ('{"a": 1, "a": 2}', JsonFailure("duplicate key `a`")),
+        ("[NaN]", JsonFailure("`NaN` is not JSON")),
+        ("[1e999]", JsonFailure("number `1e999` is outside the range of a double")),
+        ("[" * 150, JsonFailure("nested 150 levels deep; the limit is 100")),
+        ('{"a": 1\n "b": 2}', JsonFailure("Expecting ',' delimiter", line=2, column=2)),
+    ],
+)
+def test_a_json_failure_says_why_and_where(text, failure):
+    assert parse_strict_json(text) == failure
+
+
+def test_null_is_a_json_value():
+    assert parse_strict_json("null") == JsonValue(None)
 
 
 @pytest.mark.parametrize(

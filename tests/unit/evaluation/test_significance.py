@@ -95,7 +95,7 @@ def test_the_p_value_is_that_of_all_swaps():
 
 
 def test_equal_differences_count_as_equal_despite_rounding():
-    # Of 4 ways to swap 2 rows of ROUGE, none and both give the same size of difference, at other rounding errors.
+    # Of 4 ways to swap 2 rows, none and both give the same size of difference, rounded differently.
     base, tuned = [0.1, 0.1], [0.2, 0.4]
     result = compare(METRICS[2], hits(base), hits(tuned), seed=17, resamples=4000)
     assert result.p_value == pytest.approx(0.5, abs=0.03)
