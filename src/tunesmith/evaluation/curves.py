@@ -119,6 +119,8 @@ def _loss_caption(training: Points, validation: Points) -> str:
 
 def _small_caption(points: Points) -> str:
     values = [value for _, value in points]
+    if len(points) == 1:
+        return f"{values[0]:.3g} at the one logged step."
     return f"{min(values):.3g} to {max(values):.3g} over {len(points):,} logged steps.{_thinned_text(points)}"
 
 
@@ -183,7 +185,7 @@ def _style(axes: Axes, *, palette: Palette) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(palette.grid)
     axes.tick_params(colors=palette.ink, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_offset_text().set_color(palette.ink)

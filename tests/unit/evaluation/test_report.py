@@ -147,6 +147,7 @@ def test_drawing_leaves_matplotlib_settings_alone():
         ({"metrics": [{"step": 1, "loss": float("nan")}, {"loss": 1.0}]}, "No curves"),
         ({"metrics": [{"step": 1, "eval_loss": 2.0}]}, "Lowest validation loss: 2.000 at step 1"),
         ({"evaluation": evaluation(n=1)}, "one row allows no interval"),
+        ({"metrics": [{"step": 7, "grad_norm": 1.25}]}, "1.25 at the one logged step."),
         ({"config": []}, "No configuration was recorded"),
         ({"manifest": {}}, "No manifest was recorded"),
         ({"manifest": {"status": "interrupted"}}, "This run is not complete. Its status: interrupted."),

@@ -91,5 +91,5 @@ def test_five_thousand_words_take_no_seconds():
         new = " ".join(random_words.choices(words, k=5_000))
         started = time.process_time()
         spans = word_diff(old, new)
-        assert time.process_time() - started < 5.0
+        assert time.process_time() - started < 1.0
         assert side(spans, "delete") == old
