@@ -23,7 +23,7 @@ _SURROGATE = re.compile(r"\\u[dD]")
 
 
 def _refuse_constant(literal: str) -> NoReturn:
-    raise ValueError(f"{literal} is not JSON")
+    raise ArithmeticError(f"{literal} is not a JSON number")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
@@ -99,13 +99,13 @@ def _line_record(line: int, content: bytes) -> Record | BadLine:
     except orjson.JSONDecodeError as error:
         fallback = error.msg
     try:
-        text = content.decode()
+        text = content.decode().rstrip("\r\n")
         _, end = _decode(text, _past_space(text, 0))
     except UnicodeDecodeError as error:
         what = f"byte {content[error.start]:#04x} at offset {error.start} of the line is not UTF-8"
         return BadLine(line, what, UTF8_HINT)
     except json.JSONDecodeError as error:
-        return BadLine(line, _explain(error), LINES_HINT)
+        return BadLine(line, _explain(error, at_end=not content.endswith(b"\n")), LINES_HINT)
     rest = text[_past_space(text, end) :]
     what = f"more text follows the value, in column {end + 1}" if rest else fallback
     return BadLine(line, what, LINES_HINT)
@@ -115,7 +115,7 @@ def _element(path: Path, text: str, position: int) -> tuple[object, int]:
     try:
         return _decode(text, position)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: {_explain(error)}", hint=ARRAY_HINT) from None
+        raise DataError(f"{path}:{error.lineno}: {_explain(error, at_end=True)}", hint=ARRAY_HINT) from None
 
 
 def _decode(text: str, position: int) -> tuple[object, int]:
@@ -131,16 +131,19 @@ def _decode(text: str, position: int) -> tuple[object, int]:
     except UnicodeEncodeError:
         what = "it holds half of a surrogate pair, which is no character"
         raise json.JSONDecodeError(what, text, position) from None
-    except ValueError as error:  # a refused constant, or an integer beyond Python's limit of digits
-        raise json.JSONDecodeError(str(error).split(":")[0], text, position) from None
+    except ArithmeticError as error:
+        raise json.JSONDecodeError(str(error), text, position) from None
+    except ValueError:  # an integer beyond Python's limit of digits
+        raise json.JSONDecodeError("it holds a number with too many digits", text, position) from None
     return value, end
 
 
-def _explain(error: json.JSONDecodeError) -> str:
+def _explain(error: json.JSONDecodeError, *, at_end: bool) -> str:
     # A JSON text holds no bare line break inside a string, so an open string means the end of the text.
     if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string"):
-        return f"the JSON breaks off in column {error.colno}; the file may be truncated"
-    return f"not JSON in column {error.colno}: {error.msg[0].lower()}{error.msg[1:]}"
+        truncated = "; the file may be truncated" if at_end else ""
+        return f"the JSON breaks off in column {error.colno}{truncated}"
+    return f"not JSON in column {error.colno}: {error.msg}"
 
 
 def _is_closed(path: Path, text: str, position: int) -> bool:

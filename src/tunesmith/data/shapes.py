@@ -159,9 +159,12 @@ def _content(value: object, field: str) -> str:
 
 
 def _part(part: object, field: str) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text":
-        found = f"a part of type `{part.get('type')}`" if isinstance(part, dict) else kind_of(part)
-        raise DataError(f"`{field}` is {found}, and only text is trained", hint="remove the part or the row")
+    if not isinstance(part, dict):
+        what = f"`{field}` is {kind_of(part)}, not a part with a type"
+        raise DataError(what, hint='write it as {"type": "text", "text": "..."}')
+    if part.get("type") != "text":
+        what = f"`{field}` is a part of type `{part.get('type')}`, and only text is trained"
+        raise DataError(what, hint="remove the part or the row")
     key = "text" if part.get("text") is not None else "value"
     return _text({f"{field}.{key}": part.get(key)}, f"{field}.{key}")
 

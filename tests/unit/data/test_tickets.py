@@ -1,0 +1,146 @@
+import json
+import re
+import string
+
+import pytest
+
+from tunesmith.data.conversation import Message, Row
+from tunesmith.data.formats import count_formats, load_rows
+from tunesmith.data.split import overlap
+from tunesmith.data.tickets import KEYS, MAX_WORDS, MIN_WORDS, generate_tickets, phrases
+
+TRAIN, TEST = generate_tickets(seed=5, train_rows=600, test_rows=200)
+PARTED = (
+    "first_names",
+    "last_names",
+    "openings",
+    "introductions",
+    "sign_offs",
+    "closings",
+    "orders",
+    "no_orders",
+    "details",
+)
+
+
+def pools():
+    """Every pool with a train and a test part, under a name."""
+    found = {name: phrases()[name] for name in PARTED}
+    for group in ("urgency", "problems"):
+        found |= {f"{group}.{label}": pool for label, pool in phrases()[group].items()}
+    return found
+
+
+def literal(template):
+    """The words of a template without placeholders and case."""
+    return " ".join(re.sub(r"\{\w+\}", " ", template).casefold().split())
+
+
+def as_row(example):
+    prompt = Message("user", example["instruction"], input=example["input"])
+    messages = (Message("system", example["system"]), prompt, Message("assistant", example["output"]))
+    return Row(messages, "tickets", 1, "instruction")
+
+
+def test_same_arguments_give_the_same_rows_and_another_seed_does_not():
+    assert generate_tickets(seed=5, train_rows=600, test_rows=200) == (TRAIN, TEST)
+    assert generate_tickets(seed=6, train_rows=600, test_rows=200) != (TRAIN, TEST)
+
+
+def test_more_training_rows_continue_the_same_sequence():
+    assert generate_tickets(seed=5, train_rows=50, test_rows=0) == (TRAIN[:50], [])
+
+
+def test_tickets_can_be_read_off_their_messages():
+    for example in TRAIN + TEST:
+        ticket = json.loads(example["output"])
+        assert tuple(ticket) == KEYS
+        assert ticket["product"] in example["input"]
+        assert ticket["customer"] in example["input"]
+        numbers = re.findall(r"\b(?:[A-H]-)?\d{5}\b", example["input"])
+        assert numbers == ([ticket["order"]] if ticket["order"] else [])
+
+
+def test_exactly_the_labelled_urgency_is_spoken_of():
+    for example in TRAIN + TEST:
+        spoken = {
+            label
+            for label, parts in phrases()["urgency"].items()
+            if any(phrase in example["input"] for phrase in parts["train"] + parts["test"])
+        }
+        assert spoken == {json.loads(example["output"])["urgency"]}
+
+
+def test_output_is_compact_json():
+    for example in TRAIN:
+        assert (
+            json.dumps(json.loads(example["output"]), separators=(",", ":"), ensure_ascii=False)
+            == example["output"]
+        )
+
+
+def test_messages_are_unique_short_and_free_of_placeholders():
+    messages = [example["input"] for example in TRAIN + TEST]
+    assert len({message.casefold() for message in messages}) == len(messages)
+    assert all(MIN_WORDS <= len(message.split()) <= MAX_WORDS for message in messages)
+    assert not any("{" in message for message in messages)
+
+
+def test_no_test_prompt_is_a_training_prompt():
+    assert overlap([as_row(example) for example in TRAIN], [as_row(example) for example in TEST]) == 0
+
+
+@pytest.mark.parametrize("name", pools())
+def test_phrases_of_training_and_test_are_disjoint_and_many(name):
+    pool = pools()[name]
+    train, test = ([literal(phrase) for phrase in pool[part]] for part in ("train", "test"))
+    least = 8 if name.startswith("problems") else 6
+    assert len(set(train)) == len(train) >= least
+    assert len(set(test)) == len(test) >= 4
+    assert not set(train) & set(test)
+
+
+@pytest.mark.parametrize("name", set(pools()) - {"first_names", "last_names"})
+def test_no_training_message_holds_a_test_phrase_nor_the_other_way_round(name):
+    for part, examples in (("test", TRAIN), ("train", TEST)):
+        for phrase in pools()[name][part]:
+            filled = re.escape(phrase)
+            for field in ("product", "order", "customer"):
+                filled = filled.replace(re.escape("{" + field + "}"), ".+?")
+            pattern = re.compile(rf"(?:^|(?<=[\s])){filled}(?:\s|$)", re.MULTILINE)
+            assert not any(pattern.search(example["input"]) for example in examples), phrase
+
+
+def test_placeholders_are_those_of_a_ticket():
+    for name, pool in pools().items():
+        used = {
+            field
+            for phrase in pool["train"] + pool["test"]
+            for _, field, _, _ in string.Formatter().parse(phrase)
+            if field
+        }
+        needed = {"orders": {"order"}, "introductions": {"customer"}, "sign_offs": {"customer"}}
+        expected = {"product"} if name.startswith("problems.") else needed.get(name, used & {"product"})
+        assert used == expected, name
+
+
+def test_some_test_names_are_seen_in_training_and_some_are_not():
+    seen = {json.loads(example["output"])["customer"] for example in TRAIN}
+    known = [json.loads(example["output"])["customer"] in seen for example in TEST]
+    assert any(known) and not all(known)
+
+
+def test_every_label_occurs_in_both_parts():
+    for examples in (TRAIN, TEST):
+        tickets = [json.loads(example["output"]) for example in examples]
+        assert {ticket["category"] for ticket in tickets} == set(phrases()["problems"])
+        assert {ticket["urgency"] for ticket in tickets} == set(phrases()["urgency"])
+        assert {ticket["order"] is None for ticket in tickets} == {True, False}
+
+
+def test_generated_file_loads_as_instruction_rows(tmp_path):
+    path = tmp_path / "tickets.jsonl"
+    path.write_text("".join(json.dumps(example) + "\n" for example in TRAIN), encoding="utf-8")
+    rows = load_rows(path)
+    assert count_formats(rows) == {"instruction": len(TRAIN)}
+    assert [row.messages[1].input for row in rows] == [example["input"] for example in TRAIN]
