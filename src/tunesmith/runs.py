@@ -147,9 +147,7 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise RunFolderError(
-            f"`{path}` cannot be written: {error.strerror}", hint=_OTHER_FOLDER
-        ) from error
+        raise RunFolderError(f"`{path}` cannot be written: {error.strerror}", hint=_OTHER_FOLDER) from error
     finally:
         if first_new is not None:
             shutil.rmtree(first_new, ignore_errors=True)

@@ -53,7 +53,7 @@ def fit_length(rows: Sequence[Rendered], *, max_length: int, overlong: str) -> F
     Args:
         rows: rendered rows of one split.
         max_length: longest allowed row in tokens.
-        overlong: `refuse`, `drop` or `truncate` (cut at the end; a row left without a scored token is dropped).
+        overlong: `refuse`, `drop` or `truncate`: cut at the end, and dropped if no scored token is left.
 
     Raises:
         DataError: under `refuse`, if any row is too long; names the rows and the length that holds them all.

@@ -92,7 +92,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str = "auto") ->
         return Template("the given template", choice)
     if tokenizer.eos_token is None:
         raise TemplateError(
-            "the instruction layout ends each answer with the tokenizer's end token, and this tokenizer has none",
+            "the instruction layout ends answers with the tokenizer's end token, and this one has none",
             hint="give a template of your own with `--template FILE.jinja`",
         )
     starts_with_bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
@@ -125,10 +125,12 @@ class Renderer:
         TemplateError: if the tokenizer has no fast backend, or cuts plain text in another way than we do.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, *, score_all: bool = False) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: Template, *, score_all: bool = False
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise TemplateError(
-                f"{type(tokenizer).__name__} has no fast backend, so control tokens in text cannot be told apart",
+                f"{type(tokenizer).__name__} has no fast backend, so control tokens cannot be told from text",
                 hint="take a model folder that has a `tokenizer.json`",
             )
         self.tokenizer = tokenizer
@@ -190,7 +192,14 @@ class Renderer:
         eos = self.tokenizer.eos_token_id
         return (own,) if eos in (None, own) else (own, eos)
 
-    def _apply(self, messages: Sequence[Message], *, mark: bool = False, add_generation_prompt: bool = False) -> str:
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of an answer's ids, control tokens left out."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _apply(
+        self, messages: Sequence[Message], *, mark: bool = False, add_generation_prompt: bool = False
+    ) -> str:
         turns = [
             {
                 "role": message.role,
@@ -235,20 +244,20 @@ class Renderer:
         """What this role must not write as a token: an assistant may write markers such as `<think>`."""
         return self._any_control if role == "assistant" else self._any_added
 
-    def _answer_span(
-        self, row: Row, turn: int, text: str, marks: list[Mark]
-    ) -> tuple[int, int, bool]:
+    def _answer_span(self, row: Row, turn: int, text: str, marks: list[Mark]) -> tuple[int, int, bool]:
         """Start and end (characters) of what the model must produce in this turn, end of turn included."""
         prompt = self._apply(row.messages[:turn], add_generation_prompt=True)
         if not text.startswith(prompt):
             raise TemplateError(
-                f"{row.place}: {self.template.name} asks for answer {turn} in another form than it stores it in",
-                hint="take `--template instruction`, or a template whose generation prompt begins each answer",
+                f"{row.place}: {self.template.name} asks for answer {turn} in another form than it stores it",
+                hint="take `--template instruction`, or a template whose generation prompt begins the answer",
             )
         start = len(prompt)
         tail = row.messages[turn].content.rstrip()[-16:]
         found = text.find(tail, start)
-        own_end = next((mark.end for mark in marks if mark.is_answer and mark.start >= start), found + len(tail))
+        own_end = next(
+            (mark.end for mark in marks if mark.is_answer and mark.start >= start), found + len(tail)
+        )
         match = self._any_control.search(text, own_end) if found >= 0 else None
         if match is None:
             raise TemplateError(
@@ -281,7 +290,7 @@ class Renderer:
         return list(backend.encode(text, add_special_tokens=False).ids)
 
     def _check_against_own_encoding(self) -> None:
-        """On harmless text our ids must be the tokenizer's own, or training would see another model's text."""
+        """On harmless text our ids must be the tokenizer's own, or the model would see foreign text."""
         probe = "Hello, wörld! 你好 12 345\n\n  def f(x):\treturn 'it''s' <b>&amp;</b>"
         control = next(iter(self._control), "")
         text = f"{probe}{control}{probe}"
@@ -309,7 +318,9 @@ def _plain_backends(serialized: str) -> tuple[Tokenizer, Tokenizer]:
     state = json.loads(serialized)
     state.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     first = Tokenizer.from_str(json.dumps(state))
-    later = Tokenizer.from_str(json.dumps(state).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"'))
+    later = Tokenizer.from_str(
+        json.dumps(state).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    )
     return first, later
 
 

@@ -1,1 +1,5 @@
-"""Ways to train a model, one file each, behind the same functions; `METHODS` maps name to module."""
+"""Ways to train a model, one file each, behind the same functions."""
+
+from tunesmith.methods import lora
+
+METHODS = {"lora": lora}

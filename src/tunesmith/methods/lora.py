@@ -1,6 +1,10 @@
-"""LoRA through peft: a low-rank update B·A beside each chosen linear layer (Hu et al. 2021, arXiv:2106.09685)."""
+"""LoRA through peft: a low-rank update B·A beside each chosen linear layer.
+
+Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+"""
 
 from difflib import get_close_matches
+from typing import cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -20,13 +24,13 @@ def prepare(model: PreTrainedModel, settings: MethodConfig) -> PeftModel:
     """
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it; a float is right
+        lora_alpha=cast(int, settings.alpha),  # peft divides it by the rank; a float is right
         lora_dropout=settings.dropout,
         target_modules=_targets(model, settings.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)  # type: ignore[return-value]
+    return cast(PeftModel, get_peft_model(model, config))
 
 
 def trainable(model: nn.Module) -> int:
@@ -59,7 +63,9 @@ def _targets(model: PreTrainedModel, asked: str | list[str]) -> str | list[str]:
 def _linear_paths(model: PreTrainedModel) -> list[str]:
     head = model.get_output_embeddings()
     kinds = ("Linear", "Conv1D")
-    return [path for path, layer in model.named_modules() if type(layer).__name__ in kinds and layer is not head]
+    return [
+        path for path, layer in model.named_modules() if type(layer).__name__ in kinds and layer is not head
+    ]
 
 
 def _names(paths: list[str]) -> list[str]:

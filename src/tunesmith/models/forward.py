@@ -60,4 +60,5 @@ def _output_layer(model: nn.Module) -> nn.Module:
 def logits_at_last(model: nn.Module, input_ids_BT: Tensor) -> Tensor:
     """Next-token logits after the last position, float32, shape (B, V); rows must have equal length."""
     with torch.no_grad():
-        return model(input_ids=input_ids_BT, use_cache=False).logits[:, -1].float()
+        logits_BTV: Tensor = model(input_ids=input_ids_BT, use_cache=False).logits
+    return logits_BTV[:, -1].float()

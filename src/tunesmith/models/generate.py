@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
@@ -14,7 +15,8 @@ class Decoding:
     Attributes:
         max_new_tokens: longest answer in tokens.
         temperature: 0 is greedy; above, sampling at that temperature.
-        top_p: sample from the smallest set of tokens with this probability (Holtzman et al. 2020, arXiv:1904.09751).
+        top_p: sample from the smallest set of tokens with this probability
+            (Holtzman et al. 2020, arXiv:1904.09751).
         seed: decides the samples.
     """
 
@@ -55,7 +57,9 @@ def generate_ids(
         indices = order[at : at + batch_rows]
         input_ids_BT, mask_BT = _left_padded([prompts[index] for index in indices], pad_id, model.device)
         with torch.inference_mode():
-            output_BT = model.generate(input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=config)
+            output_BT = _generate(model)(
+                input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=config
+            )
         for index, new_T in zip(indices, output_BT[:, input_ids_BT.shape[1] :].tolist(), strict=True):
             answers[index] = _until_stop(new_T, stop_ids)
         on_rows(len(indices))
@@ -76,7 +80,7 @@ def stream_answer(
     prompt_1T = torch.tensor([list(prompt)], device=model.device)
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     with torch.inference_mode():
-        output_1T = model.generate(
+        output_1T = _generate(model)(
             input_ids=prompt_1T,
             attention_mask=torch.ones_like(prompt_1T),
             generation_config=_generation_config(decoding, stop_ids, pad_id),
@@ -85,10 +89,17 @@ def stream_answer(
     return _until_stop(output_1T[0, len(prompt) :].tolist(), stop_ids)
 
 
+def _generate(model: PreTrainedModel) -> Callable[..., torch.Tensor]:
+    """`model.generate`, whose type upstream leaves open."""
+    return cast(Callable[..., torch.Tensor], model.generate)
+
+
 def _generation_config(decoding: Decoding, stop_ids: Sequence[int], pad_id: int) -> GenerationConfig:
     """Everything stated, so that a model's own generation_config changes nothing."""
     is_sampling = decoding.temperature > 0
-    sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if is_sampling else {}
+    sampling = (
+        {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if is_sampling else {}
+    )
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
         do_sample=is_sampling,
@@ -102,7 +113,9 @@ def _left_padded(
     prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(map(len, prompts))
-    input_ids_BT = torch.tensor([[pad_id] * (longest - len(ids)) + list(ids) for ids in prompts], device=device)
+    input_ids_BT = torch.tensor(
+        [[pad_id] * (longest - len(ids)) + list(ids) for ids in prompts], device=device
+    )
     mask_BT = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=device)
     return input_ids_BT, mask_BT
 

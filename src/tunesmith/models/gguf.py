@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 
 def converted(path: Path) -> Path:
-    """A folder with config, tokenizer and safetensors weights equal to the GGUF file's, dequantized to float32.
+    """A folder with the GGUF file's config, tokenizer and weights, dequantized to float32.
 
     Raises:
         ModelError: if the file is not a GGUF model that transformers reads.
@@ -78,5 +78,3 @@ def _restore_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> No
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-

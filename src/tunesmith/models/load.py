@@ -51,7 +51,7 @@ class ModelSource:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of config and weight headers (names, shapes, first values) that tells one model from another."""
+        """Hash of config, weight names, shapes and first values; tells one model from another."""
         if self.kind == "hub":
             config = AutoConfig.from_pretrained(self.path, revision=self.revision)
             return f"hub commit {getattr(config, '_commit_hash', None) or 'unknown'}"
@@ -120,9 +120,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The tokenizer alone: seconds faster than the model, and enough to check data."""
     tokenizer: PreTrainedTokenizerBase = _reading(
         source,
-        lambda: AutoTokenizer.from_pretrained(
-            source.path, revision=source.revision, trust_remote_code=False
-        ),
+        lambda: AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False),
     )
     return tokenizer
 

@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from tunesmith.errors import RunFolderError
 
-WEIGHTS, OPTIMIZER, STATE, MANIFEST = "weights.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"
+WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "MANIFEST.json",
+)
 
 
 def save_checkpoint(
@@ -58,7 +63,9 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> dict[str, Any]:
     """Put a checkpoint's weights into `model` (and its optimizer and generators back), return its `state`.
 
     Raises:

@@ -123,7 +123,7 @@ class Loop:
         self.accelerator = Accelerator(cpu=hardware.device == "cpu", mixed_precision=hardware.mixed_precision)
         if self.accelerator.num_processes > 1:
             raise UserError(
-                f"this version trains on one device, and {self.accelerator.num_processes} processes were started",
+                f"this version trains on one device; {self.accelerator.num_processes} processes were started",
                 hint="start it without `accelerate launch` or `torchrun`",
             )
         self.train_rows, self.validation_rows = train_rows, validation_rows
@@ -167,9 +167,7 @@ class Loop:
 
     def _windows_ahead(self) -> Iterator[list[Rendered]]:
         """The windows of the steps still to do; where they start follows from the step alone."""
-        window_rows = (
-            self.settings.per_device_train_batch_size * self.settings.gradient_accumulation_steps
-        )
+        window_rows = self.settings.per_device_train_batch_size * self.settings.gradient_accumulation_steps
         while self.state.step < self.plan.total_steps:
             epoch, position = divmod(self.state.step, self.plan.steps_per_epoch)
             ahead = windows(self.train_rows, window_rows=window_rows, seed=self.settings.seed, epoch=epoch)

@@ -1,0 +1,1 @@
+"""The command line: a skin on `pipeline` and `use`. Starts without torch."""

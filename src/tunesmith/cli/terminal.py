@@ -1,0 +1,136 @@
+"""What a person sees: progress, tables and errors on stderr; results on stdout."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichBar
+from rich.table import Table
+
+from tunesmith.errors import TunesmithError
+
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True)
+LINES_WITHOUT_TERMINAL = 10
+
+
+class TerminalProgress:
+    """Bars on a terminal; without one, a line at each tenth of the way."""
+
+    def __init__(self) -> None:
+        self._bar: RichBar | None = None
+        self._task: TaskID | None = None
+        self._label, self._total, self._done = "", 0, 0
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        (self._bar.console if self._bar else messages).print(escape(text))
+
+    def begin(self, label: str, total: int) -> None:
+        """Show a new bar."""
+        self.end()
+        self._label, self._total, self._done = label, total, 0
+        if not messages.is_terminal:
+            return
+        self._bar = RichBar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=messages,
+        )
+        self._task = self._bar.add_task(label, total=total, figures="")
+        self._bar.start()
+
+    def advance(self, amount: int = 1, figures: str = "") -> None:
+        """Move the bar, or print a line where a tenth is passed."""
+        before, self._done = self._done, self._done + amount
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=amount, figures=figures)
+            return
+        tenth = max(1, self._total // LINES_WITHOUT_TERMINAL)
+        if before // tenth != self._done // tenth:
+            messages.print(escape(f"{self._label} {self._done}/{self._total}  {figures}".rstrip()))
+
+    def end(self) -> None:
+        """Leave the finished bar on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None
+
+
+def quiet_libraries() -> None:
+    """Keep bars and notices of the libraries off the screen; their errors still arrive as exceptions."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_error(error: TunesmithError) -> None:
+    """Fact and cause, then the remedy."""
+    messages.print(f"[bold red]error:[/] {escape(str(error))}")
+    messages.print(f"\n[bold]hint:[/] {escape(error.hint)}")
+
+
+def results_table(evaluation: Mapping[str, Any]) -> Table:
+    """Base, tuned and difference with intervals, one metric a row; base alone where nothing was tuned."""
+    from tunesmith.evaluation.marks import (
+        format_difference,
+        format_interval,
+        format_p,
+        format_value,
+        metric_name,
+    )
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    has_tuned = bool(evaluation["tuned"])
+    columns = ("metric", "base", "tuned", "difference", "p", "n") if has_tuned else ("metric", "score", "n")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
+
+    def with_interval(score: Mapping[str, Any], value: str, unit: str, *, signed: bool = False) -> str:
+        return f"{value} {format_interval(score['low'], score['high'], unit=unit, signed=signed)}"
+
+    for index, base in enumerate(evaluation["base"]):
+        unit = base["unit"]
+        cells = [
+            metric_name(base["metric"]),
+            with_interval(base, format_value(base["value"], unit=unit), unit),
+        ]
+        if has_tuned:
+            tuned, change = evaluation["tuned"][index], evaluation["comparisons"][index]
+            difference = format_difference(change["difference"], unit=unit)
+            cells += [
+                with_interval(tuned, format_value(tuned["value"], unit=unit), unit),
+                with_interval(change, difference, unit, signed=True),
+                format_p(change["p_value"]),
+            ]
+        table.add_row(*[escape(cell) for cell in [*cells, str(base["n"])]])
+    return table

@@ -1,0 +1,131 @@
+"""From files to rendered, fitted splits, with an account of every row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tunesmith.config import DataConfig
+from tunesmith.data.batches import NAMED_ROWS, Fitted, fit_length
+from tunesmith.data.conversation import Row
+from tunesmith.data.formats import count_formats, load_rows
+from tunesmith.data.render import Rendered, Renderer
+from tunesmith.data.split import overlap, with_given
+from tunesmith.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Three splits ready for the model, and what the run should remember of them.
+
+    Attributes:
+        train: rows that are learned; never empty.
+        validation: rows that choose the checkpoint; may be empty.
+        test: held-out rows for the evaluation; may be empty.
+        account: JSON-ready: files and hashes, formats, row counts, overlaps, what the length policy did.
+        notes: sentences for the user about anything out of the ordinary.
+        system: the system message all training rows share, or None.
+    """
+
+    train: tuple[Rendered, ...]
+    validation: tuple[Rendered, ...]
+    test: tuple[Rendered, ...]
+    account: dict[str, Any]
+    notes: tuple[str, ...]
+    system: str | None
+
+
+def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prepared:
+    """Read, split, render and fit all rows before anything expensive starts.
+
+    Raises:
+        DataError: names file and line of what cannot be used.
+        TemplateError: if a row cannot be rendered safely.
+    """
+    rows = _read(settings, settings.path)
+    validation = _read(settings, settings.validation_file) if settings.validation_file else None
+    test = _read(settings, settings.test_file) if settings.test_file else None
+    split = with_given(
+        rows,
+        validation=validation,
+        test=test,
+        validation_size=settings.validation_size,
+        test_size=settings.test_size,
+        seed=seed,
+    )
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    fitted = fit_parts(parts, renderer, max_length=settings.max_length, overlong=settings.overlong)
+    if not fitted["train"].rows:
+        raise DataError(
+            f"no training row of `{settings.path}` is left under `max_length` {settings.max_length}",
+            hint="raise `--max-length`, or choose `--overlong truncate`",
+        )
+    overlaps = {name: overlap(split.train, parts[name]) for name in ("validation", "test")}
+    files = [settings.path, settings.validation_file, settings.test_file]
+    account = {
+        "files": {path: _sha256(path) for path in files if path},
+        "formats": count_formats([*rows, *(validation or ()), *(test or ())]),
+        "rows": {name: len(part.rows) for name, part in fitted.items()},
+        "tokens": {name: sum(len(row.ids) for row in part.rows) for name, part in fitted.items()},
+        "scored_tokens": {name: sum(row.scored_tokens for row in p.rows) for name, p in fitted.items()},
+        "dropped_overlong": {name: len(part.dropped) for name, part in fitted.items()},
+        "truncated": {name: part.truncated for name, part in fitted.items()},
+        "prompts_also_in_train": overlaps,
+    }
+    return Prepared(
+        fitted["train"].rows,
+        fitted["validation"].rows,
+        fitted["test"].rows,
+        account,
+        tuple(_notes(fitted, overlaps)),
+        shared_system(split.train),
+    )
+
+
+def fit_parts(
+    parts: dict[str, Sequence[Row]] | dict[str, tuple[Row, ...]],
+    renderer: Renderer,
+    *,
+    max_length: int,
+    overlong: str,
+) -> dict[str, Fitted]:
+    """Render the rows of each split and apply one length policy to all of them together."""
+    rendered = {name: [renderer.render(row) for row in rows] for name, rows in parts.items()}
+    if overlong == "refuse":
+        fit_length(
+            [row for rows in rendered.values() for row in rows], max_length=max_length, overlong=overlong
+        )
+    return {
+        name: fit_length(rows, max_length=max_length, overlong=overlong) for name, rows in rendered.items()
+    }
+
+
+def shared_system(rows: Sequence[Row]) -> str | None:
+    """The system message that all rows begin with, if it is one and the same."""
+    first = {row.messages[0].content if row.messages[0].role == "system" else None for row in rows}
+    return first.pop() if len(first) == 1 else None
+
+
+def _read(settings: DataConfig, path: str) -> tuple[Row, ...]:
+    return load_rows(Path(path), format=settings.format, columns=settings.columns, system=settings.system)
+
+
+def _notes(fitted: dict[str, Fitted], overlaps: dict[str, int]) -> list[str]:
+    notes = []
+    for name, part in fitted.items():
+        if part.dropped:
+            named = ", ".join(row.row.place for row in part.dropped[:NAMED_ROWS])
+            notes.append(f"{len(part.dropped)} {name} rows dropped as too long: {named}")
+        if part.truncated:
+            notes.append(f"{part.truncated} {name} rows truncated; their answers end without an end of turn")
+    for name, count in overlaps.items():
+        if count:
+            notes.append(
+                f"{count} {name} prompts are also in the training rows; their scores flatter the model"
+            )
+    return notes
+
+
+def _sha256(path: str) -> str:
+    return sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,224 @@
+"""The whole story of a run, top to bottom: the only place that knows the order. Read this first."""
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.data.prepare import Prepared, prepare_data
+from tunesmith.data.render import Renderer, choose_template
+from tunesmith.errors import UserError
+from tunesmith.evaluation.card import render_card
+from tunesmith.evaluation.measure import Proof, evaluate_model
+from tunesmith.evaluation.report import RunFacts, render_report
+from tunesmith.evaluation.scores import Evaluation
+from tunesmith.hardware import Hardware, choose_hardware
+from tunesmith.methods import METHODS
+from tunesmith.models.adapter import save_adapter
+from tunesmith.models.load import LoadedModel, find_model, load_model, load_tokenizer
+from tunesmith.progress import Progress, Silent
+from tunesmith.resolve import Resolved
+from tunesmith.runs import RunFolder, check_writable, create_run, default_run_path, open_run
+from tunesmith.training.checkpoint import checkpoints_in
+from tunesmith.training.loop import Loop, Trained
+from tunesmith.training.loss import held_out_losses
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "sacrebleu", "rouge-score")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        run: its folder.
+        trained: what training did.
+        evaluation: base and tuned on the held-out rows, or None where no rows were held out.
+    """
+
+    run: RunFolder
+    trained: Trained
+    evaluation: Evaluation | None
+
+
+def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progress | None = None) -> Finished:
+    """Data and a pretrained model in; an adapter and the evidence out.
+
+    Args:
+        resolved: configuration with the origin of each value.
+        resume: folder of an unfinished run to go on with, whose configuration `resolved` is.
+        progress: told what happens.
+
+    Raises:
+        UserError: before anything is written, if data, model or folder cannot be used.
+        RunFailed: if training went wrong; the run folder says where and why.
+    """
+    config, progress = resolved.config, progress or Silent()
+    started = time.perf_counter()
+    path = resume or Path(config.output_dir or default_run_path(config.data.path))
+    if resume is None:
+        check_writable(path)
+    hardware = choose_hardware(device=config.model.device, dtype=config.model.dtype)
+    progress.say(f"computing in {hardware.reason}")
+    source = find_model(config.model.name, revision=config.model.revision)
+    renderer = make_renderer(
+        load_tokenizer(source), config.data.template, score_all=config.data.score == "all"
+    )
+    data = prepare_data(config.data, renderer, seed=config.training.seed)
+    say_data(data, renderer, progress)
+    loaded = load_model(source, dtype=hardware.torch_dtype, device=hardware.device)
+    torch.manual_seed(config.training.seed)
+    method = METHODS[config.method.name]
+    model = method.prepare(loaded.model, config.method)
+    run = open_run(path) if resume else create_run(path)
+    with kept_status(run):
+        begin_record(run, resolved, loaded, renderer, hardware, data, trainable=method.trainable(model))
+        loop = Loop(
+            model,
+            data.train,
+            data.validation,
+            settings=config.training,
+            hardware=hardware,
+            pad_id=loaded.pad_id,
+            eval_batch_rows=config.evaluation.per_device_eval_batch_size,
+            checkpoints=run.checkpoints,
+            record=run.add_metrics,
+            progress=progress,
+        )
+        if resume:
+            resume_from_newest(loop, run, progress)
+        trained = loop.run()
+        tuned = LoadedModel(model.eval(), loaded.tokenizer, source)
+        note = {"base_model": source.name, "revision": source.revision, "system": data.system}
+        save_adapter(model, run.adapter, tokenizer=with_template(tuned, renderer), note=note)
+        proof = (
+            evaluate_model(
+                tuned,
+                renderer,
+                data.test,
+                settings=config.evaluation,
+                seed=config.training.seed,
+                losses_of=partial(held_out_losses, tuned),
+                progress=progress,
+            )
+            if data.test
+            else None
+        )
+        run.update_manifest(
+            training=asdict(trained), status="succeeded", seconds=round(time.perf_counter() - started, 1)
+        )
+        write_evidence(run, resolved, proof, source_is_local=source.kind == "folder")
+    return Finished(run, trained, proof.evaluation if proof else None)
+
+
+def make_renderer(tokenizer: Any, template: str, *, score_all: bool = False) -> Renderer:
+    """The renderer for a template given as `auto`, `instruction` or a file's path."""
+    if template not in ("auto", "instruction"):
+        try:
+            template = Path(template).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"template `{template}` cannot be read: {error.strerror}",
+                hint="give a Jinja file, `auto` or `instruction`",
+            ) from error
+    return Renderer(tokenizer, choose_template(tokenizer, template), score_all=score_all)
+
+
+def say_data(data: Prepared, renderer: Renderer, progress: Progress) -> None:
+    """Tell what was read before the long work starts."""
+    shapes = ", ".join(f"{count} {name}" for name, count in data.account["formats"].items())
+    counts = data.account["rows"]
+    progress.say(f"read {shapes} rows; rendered with {renderer.template.name}")
+    progress.say(f"{counts['train']} to train, {counts['validation']} to validate, {counts['test']} held out")
+    for note in data.notes:
+        progress.say(f"note: {note}")
+
+
+def begin_record(
+    run: RunFolder,
+    resolved: Resolved,
+    loaded: LoadedModel,
+    renderer: Renderer,
+    hardware: Hardware,
+    data: Prepared,
+    *,
+    trainable: int,
+) -> None:
+    """Write what the run is before it starts; a run that dies still says what it was."""
+    run.write_text("config.yaml", resolved.as_yaml())
+    run.write_text("template.jinja", renderer.template.text)
+    run.update_manifest(
+        status="running",
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        model={
+            "name": loaded.source.name,
+            "kind": loaded.source.kind,
+            "fingerprint": loaded.source.fingerprint,
+        },
+        template={"name": renderer.template.name, "sha256": renderer.template.sha256},
+        data=data.account,
+        parameters={"trainable": trainable, "all": sum(p.numel() for p in loaded.model.parameters())},
+        seed=resolved.config.training.seed,
+        hardware={"device": hardware.device, "dtype": hardware.dtype, "threads": torch.get_num_threads()},
+        versions={name: version(name) for name in ("tunesmith", *LIBRARIES)}
+        | {"python": platform.python_version()},
+    )
+
+
+@contextmanager
+def kept_status(run: RunFolder) -> Iterator[None]:
+    """Whatever ends the run, manifest.json says how."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.update_manifest(status="interrupted", why="interrupted by the user")
+        raise
+    except BaseException as error:
+        run.update_manifest(status="failed", why=f"{type(error).__name__}: {error}")
+        raise
+
+
+def resume_from_newest(loop: Loop, run: RunFolder, progress: Progress) -> None:
+    """Put the loop where the newest whole checkpoint stands; lines of later steps are done again."""
+    found = checkpoints_in(run.checkpoints)
+    if not found:
+        progress.say("no checkpoint yet: starting from the first step")
+        run.forget_metrics_after(-1)
+        return
+    loop.resume(found[-1])
+    run.forget_metrics_after(loop.state.step)
+    progress.say(f"going on after step {loop.state.step}")
+
+
+def with_template(loaded: LoadedModel, renderer: Renderer) -> Any:
+    """The tokenizer, carrying the template of the rows, so that every tool asks the same way."""
+    loaded.tokenizer.chat_template = renderer.template.text
+    return loaded.tokenizer
+
+
+def write_evidence(run: RunFolder, resolved: Resolved, proof: Proof | None, *, source_is_local: bool) -> None:
+    """Evaluation, samples, report and model card."""
+    if proof is not None:
+        run.write_json("evaluation.json", proof.evaluation.as_dict())
+        run.write_lines("samples.jsonl", map(asdict, proof.samples))
+    facts = RunFacts(
+        title=run.path.name,
+        base_model=resolved.config.model.name,
+        base_is_local=source_is_local,
+        method=resolved.config.method.name,
+        evaluation=proof.evaluation if proof else None,
+        samples=proof.samples if proof else (),
+        metrics=run.metrics,
+        config=resolved.rows(),
+        manifest=run.manifest,
+    )
+    run.write_text("report.html", render_report(facts))
+    run.write_text("adapter/README.md", render_card(facts))
