@@ -68,7 +68,7 @@ def merge_adapter(
     gap = max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True))
     if not gap <= TOLERANCE[dtype]:
         raise RunFailed(
-            f"merged and unmerged logits differ by {gap:.3g}; for {dtype} at most {TOLERANCE[dtype]:g} is allowed",
+            f"merged and unmerged logits differ by {gap:.3g}, above {TOLERANCE[dtype]:g} for {dtype}",
             hint="merge in float32 (`--dtype float32`), or keep using the adapter unmerged",
         )
     merged.generation_config.update(eos_token_id=list(stop_ids), pad_token_id=loaded.pad_id)
