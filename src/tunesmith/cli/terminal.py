@@ -100,37 +100,28 @@ def print_error(error: TunesmithError) -> None:
 
 
 def results_table(evaluation: Mapping[str, Any]) -> Table:
-    """Base, tuned and difference with intervals, one metric a row; base alone where nothing was tuned."""
-    from tunesmith.evaluation.marks import (
-        format_difference,
-        format_interval,
-        format_p,
-        format_value,
-        metric_name,
-    )
+    """Base, tuned and difference, each with its interval below; base alone where nothing was tuned."""
+    from tunesmith.evaluation.marks import format_p, metric_name
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
     has_tuned = bool(evaluation["tuned"])
     columns = ("metric", "base", "tuned", "difference", "p", "n") if has_tuned else ("metric", "score", "n")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for name in columns:
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
-
-    def with_interval(score: Mapping[str, Any], value: str, unit: str, *, signed: bool = False) -> str:
-        return f"{value} {format_interval(score['low'], score['high'], unit=unit, signed=signed)}"
-
     for index, base in enumerate(evaluation["base"]):
-        unit = base["unit"]
-        cells = [
-            metric_name(base["metric"]),
-            with_interval(base, format_value(base["value"], unit=unit), unit),
-        ]
+        cells = [escape(metric_name(base["metric"])), _cell(base, base["value"], base["unit"])]
         if has_tuned:
             tuned, change = evaluation["tuned"][index], evaluation["comparisons"][index]
-            difference = format_difference(change["difference"], unit=unit)
-            cells += [
-                with_interval(tuned, format_value(tuned["value"], unit=unit), unit),
-                with_interval(change, difference, unit, signed=True),
-                format_p(change["p_value"]),
-            ]
-        table.add_row(*[escape(cell) for cell in [*cells, str(base["n"])]])
+            cells.append(_cell(tuned, tuned["value"], base["unit"]))
+            cells.append(_cell(change, change["difference"], base["unit"], signed=True))
+            cells.append(escape(format_p(change["p_value"])))
+        table.add_row(*cells, str(base["n"]))
     return table
+
+
+def _cell(score: Mapping[str, Any], value: float, unit: str, *, signed: bool = False) -> str:
+    from tunesmith.evaluation.marks import format_difference, format_interval, format_value
+
+    shown = format_difference(value, unit=unit) if signed else format_value(value, unit=unit)
+    interval = format_interval(score["low"], score["high"], unit=unit, signed=signed)
+    return f"{escape(shown)}\n[dim]{escape(interval)}[/]"

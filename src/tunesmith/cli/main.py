@@ -1,0 +1,66 @@
+"""`tunesmith`: commands by name, and one place where errors become messages and exit codes."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+import tunesmith
+from tunesmith.cli import train, use
+from tunesmith.cli.terminal import messages, print_error, print_json
+from tunesmith.errors import ConfigError, RunFailed, TunesmithError
+
+EXIT_INTERRUPTED = 130
+
+app = App(
+    name="tunesmith",
+    help="Fine-tune large language models on an ordinary machine, and prove the result.",
+    version=tunesmith.__version__,
+    help_epilogue="Add `--debug` to any command to see a traceback with an error.",
+)
+for command in (train.demo, train.train, use.evaluate, use.generate, use.chat, use.merge):
+    app.command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the run failed, 2 the user's input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in given
+    sys.exit(_run([word for word in given if word != "--debug"], is_debug=is_debug))
+
+
+def _run(arguments: list[str], *, is_debug: bool) -> int:
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        return 0
+    except KeyboardInterrupt:
+        messages.print("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if is_debug:
+            raise
+        return _report(_as_ours(error), is_json="--json" in arguments)
+
+
+def _as_ours(error: Exception) -> TunesmithError:
+    if isinstance(error, TunesmithError):
+        return error
+    if isinstance(error, CycloptsError):
+        return ConfigError(
+            str(error).strip(), hint="`tunesmith --help` and `tunesmith COMMAND --help` show usage"
+        )
+    return RunFailed(
+        f"something unforeseen: {type(error).__name__}: {error}",
+        hint="run it again with `--debug` and report what it prints",
+    )
+
+
+def _report(error: TunesmithError, *, is_json: bool) -> int:
+    if is_json:
+        print_json({"error": str(error), "hint": error.hint, "exit_code": error.exit_code})
+    print_error(error)
+    return error.exit_code

@@ -1,0 +1,129 @@
+"""`tunesmith train` and `tunesmith demo`: the main job, and the main job on data of our own."""
+
+import json as json_text
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from tunesmith.cli.options import given, with_options
+from tunesmith.cli.terminal import (
+    TerminalProgress,
+    messages,
+    output,
+    print_json,
+    quiet_libraries,
+    results_table,
+)
+from tunesmith.errors import ConfigError
+from tunesmith.resolve import Resolved, resolve
+from tunesmith.runs import default_run_path, open_run
+
+if TYPE_CHECKING:
+    from tunesmith.pipeline import Finished
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout, for machines.")]
+DEMO_TRAIN_ROWS, DEMO_TEST_ROWS, DEMO_SEED = 400, 60, 17
+DEMO_FLAGS = {"num-train-epochs": 1, "learning-rate": 1.5e-3, "validation-size": 24}
+
+
+@with_options()
+def train(
+    config: Annotated[Path | None, Parameter(help="YAML configuration; flags override it.")] = None,
+    /,
+    *,
+    resume: Annotated[Path | None, Parameter(help="Go on with the unfinished run in this folder.")] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="Show the resolved configuration and where each value is from.")
+    ] = False,
+    json: Json = False,
+    **flags: Any,
+) -> None:
+    """Fine-tune a model on a data file, and prove the result on held-out rows.
+
+    Examples:
+        tunesmith train --model smollm2-135m --data rows.jsonl
+
+        tunesmith train config.yaml --learning-rate 1e-4
+
+        tunesmith train runs/rows-20260102-030405/config.yaml
+
+        tunesmith train --resume runs/rows-20260102-030405
+    """
+    chosen = given(flags)
+    if resume is not None and (config is not None or chosen):
+        raise ConfigError(
+            "`--resume` goes on with a run as it was started, so nothing else can be changed",
+            hint=f"give `--resume {resume}` alone, or start a new run from `{resume / 'config.yaml'}`",
+        )
+    resolved = resolve(open_run(resume).config if resume else config, chosen)
+    if dry_run:
+        _show(resolved, json=json)
+        return
+    finished = _finetune(resolved, resume)
+    _conclude(finished, json=json)
+
+
+def demo(
+    *,
+    output_dir: Annotated[
+        Path | None, Parameter(help="Run folder; by default runs/demo-<date>-<time>.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The whole story on the embedded model: support messages become JSON tickets. Minutes on a CPU."""
+    from tunesmith.data.tickets import generate_tickets
+
+    path = output_dir or default_run_path("demo")
+    rows, test_rows = generate_tickets(seed=DEMO_SEED, train_rows=DEMO_TRAIN_ROWS, test_rows=DEMO_TEST_ROWS)
+    folder = path.parent / f"{path.name}-data"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"data": folder / "train.jsonl", "test-file": folder / "test.jsonl"}
+    for file, examples in zip(files.values(), (rows, test_rows), strict=True):
+        lines = [json_text.dumps(row, ensure_ascii=False) + "\n" for row in examples]
+        file.write_text("".join(lines), encoding="utf-8")
+    messages.print(f"wrote {len(rows)} training and {len(test_rows)} test rows to {folder}")
+    flags = {name: str(file) for name, file in files.items()} | {"output-dir": str(path)} | DEMO_FLAGS
+    finished = _finetune(resolve(None, flags), None)
+    from tunesmith.use import merge
+
+    merged = merge(str(path))
+    messages.print(f"merged model: {merged.path}, logits at most {merged.max_logit_difference:.1g} away")
+    _conclude(finished, json=json)
+
+
+def _finetune(resolved: Resolved, resume: Path | None) -> "Finished":
+    quiet_libraries()
+    from tunesmith.pipeline import finetune
+
+    return finetune(resolved, resume=resume, progress=TerminalProgress())
+
+
+def _show(resolved: Resolved, *, json: bool) -> None:
+    if json:
+        print_json({key: {"value": value, "origin": origin} for key, value, origin in resolved.rows()})
+    else:
+        output.print(resolved.as_yaml(), markup=False, end="")
+
+
+def _conclude(finished: "Finished", *, json: bool) -> None:
+    run, evaluation = finished.run, finished.evaluation
+    if json:
+        print_json(
+            {
+                "run": str(run.path),
+                "adapter": str(run.adapter),
+                "report": str(run.report),
+                "training": asdict(finished.trained),
+                "evaluation": evaluation.as_dict() if evaluation else None,
+            }
+        )
+        return
+    if evaluation:
+        output.print()
+        output.print(results_table(evaluation.as_dict()))
+    places = (("report:", run.report), ("adapter:", run.adapter), ("try it:", f"tunesmith chat {run.path}"))
+    output.print()
+    for name, place in places:
+        output.print(f"{name:<9}{place}", markup=False)
