@@ -67,13 +67,13 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
     if resume is None:
         check_writable(path)
     hardware = choose_hardware(device=config.model.device, dtype=config.model.dtype)
-    progress.say(f"computing in {hardware.reason}")
     source = find_model(config.model.name, revision=config.model.revision)
     renderer = make_renderer(
         load_tokenizer(source), config.data.template, score_all=config.data.score == "all"
     )
     data = prepare_data(config.data, renderer, seed=config.training.seed)
     say_data(data, renderer, progress)
+    progress.say(f"computing in {hardware.reason}")
     loaded = load_model(source, dtype=hardware.torch_dtype, device=hardware.device)
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method.name]

@@ -149,8 +149,10 @@ def _explain(error: dict[str, Any], places: Mapping[str, str], values: Mapping[s
     head = place if place.startswith("--") else ": ".join(part for part in (place, key) if part)
     kind, value = error["type"], error.get("input")
     if kind == "missing":
-        flag = known[key].flag if key in known else key
-        return f"{key}: required, and not given (flag `--{flag}`)"
+        needed = [o for o in known.values() if o.is_required and o.key.startswith(key)]
+        return "; ".join(
+            f"{option.key}: required, and not given (flag `--{option.flag}`)" for option in needed
+        )
     if kind == "extra_forbidden":
         siblings = _siblings(path[:-1])
         return f"{head}: unknown key{_nearest(path[-1], siblings)}"
