@@ -7,7 +7,8 @@
     │   ├── TemplateError                  the prompt template cannot be trained on
     │   ├── ModelError                     the model cannot be found, read or used
     │   └── RunFolderError                 the run folder cannot be read or written
-    └── RunFailed                 exit 1   the run itself went wrong (non-finite loss, failed check)
+    ├── RunFailed                 exit 1   the run itself went wrong (non-finite loss, failed check)
+    └── Interrupted               exit 130 the user stopped it; it can go on
 
 A message says the fact and its cause with the values in it; `hint` says the remedy. Both are required.
 """
@@ -56,3 +57,9 @@ class RunFolderError(UserError):
 
 class RunFailed(TunesmithError):
     """The run itself went wrong; what was finished before is kept."""
+
+
+class Interrupted(TunesmithError):
+    """The user stopped the run; what was saved before is kept."""
+
+    exit_code = 130

@@ -15,7 +15,7 @@ import torch
 
 from tunesmith.data.prepare import Prepared, prepare_data
 from tunesmith.data.render import Renderer, choose_template
-from tunesmith.errors import UserError
+from tunesmith.errors import Interrupted, UserError
 from tunesmith.evaluation.card import render_card
 from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
@@ -153,7 +153,7 @@ def begin_record(
     trainable: int,
 ) -> None:
     """Write what the run is before it starts; a run that dies still says what it was."""
-    run.write_text("config.yaml", resolved.as_yaml())
+    run.write_text("config.yaml", resolved.to_repeat().as_yaml())
     run.write_text("template.jinja", renderer.template.text)
     run.update_manifest(
         status="running",
@@ -180,7 +180,9 @@ def kept_status(run: RunFolder) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         run.update_manifest(status="interrupted", why="interrupted by the user")
-        raise
+        raise Interrupted(
+            f"run `{run.path}` was interrupted", hint=f"go on with `tunesmith train --resume {run.path}`"
+        ) from None
     except BaseException as error:
         run.update_manifest(status="failed", why=f"{type(error).__name__}: {error}")
         raise

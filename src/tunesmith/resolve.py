@@ -55,6 +55,22 @@ class Resolved:
         values = self.config.model_dump()
         return [(o.key, _at(values, o.key), self.origins.get(o.key, "default")) for o in options()]
 
+    def to_repeat(self) -> "Resolved":
+        """The same run from any working folder: paths made absolute, the run folder left open."""
+        data, model = self.config.data, self.config.model
+        files = {
+            name: str(Path(value).resolve())
+            for name in ("path", "validation_file", "test_file", "template")
+            if (value := getattr(data, name)) and Path(value).is_file()
+        }
+        name = str(Path(model.name).resolve()) if Path(model.name).exists() else model.name
+        changes = {
+            "output_dir": None,
+            "data": data.model_copy(update=files),
+            "model": model.model_copy(update={"name": name}),
+        }
+        return Resolved(self.config.model_copy(update=changes), self.origins)
+
     def as_yaml(self) -> str:
         """The whole configuration as YAML, each value with its origin as a comment; reads back unchanged."""
         lines = ["# The resolved configuration of a run; `tunesmith train` on this file repeats it.", ""]

@@ -97,7 +97,11 @@ def _finetune(resolved: Resolved, resume: Path | None) -> "Finished":
     quiet_libraries()
     from tunesmith.pipeline import finetune
 
-    return finetune(resolved, resume=resume, progress=TerminalProgress())
+    progress = TerminalProgress()
+    try:
+        return finetune(resolved, resume=resume, progress=progress)
+    finally:
+        progress.end()
 
 
 def _show(resolved: Resolved, *, json: bool) -> None:

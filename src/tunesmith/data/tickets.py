@@ -10,27 +10,18 @@ from importlib.resources import files
 from random import Random
 from typing import Any
 
-SYSTEM = "You turn customer messages into support tickets."
-INSTRUCTION = "Write the ticket as JSON with the keys category, product, order, urgency, customer."
+SYSTEM = "Turn messages into tickets."
+INSTRUCTION = "JSON: category, product, order, urgency, customer"
 KEYS = ("category", "product", "order", "urgency", "customer")
 
-MIN_WORDS, MAX_WORDS = 25, 60
+MAX_WORDS = 45
 
 # Shares of messages, chosen so that each case is common enough to be learned from a few hundred rows.
 _WITHOUT_ORDER = 0.2
-_INTRODUCED = 0.35
-_FIRST_NAME_ONLY = 0.2
-_WITH_TYPO = 0.25
+_WITHOUT_REQUEST = 0.5
+_INTRODUCED = 0.4
+_FIRST_NAME_ONLY = 0.3
 _SEEN_NAME_IN_TEST = 0.5
-
-_LAYOUTS = (
-    ("problem", "detail", "order", "urgency"),
-    ("problem", "order", "urgency", "detail"),
-    ("order", "problem", "detail", "urgency"),
-    ("detail", "problem", "urgency", "order"),
-    ("urgency", "problem", "order", "detail"),
-    ("detail", "order", "problem", "urgency"),
-)
 
 Ticket = dict[str, str | None]
 Example = dict[str, str]
@@ -63,12 +54,12 @@ def phrases() -> dict[str, Any]:
 
 
 def _example(random: Random, part: str, seen: set[str]) -> Example:
-    """A row whose message is new and of the right length."""
+    """A row whose message is new."""
     while True:
         ticket = _ticket(random, part)
         message = _message(random, part, ticket)
         key = message.casefold()
-        if key not in seen and MIN_WORDS <= len(message.split()) <= MAX_WORDS:
+        if key not in seen:
             seen.add(key)
             output = json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))
             return {"system": SYSTEM, "instruction": INSTRUCTION, "input": message, "output": output}
@@ -76,7 +67,7 @@ def _example(random: Random, part: str, seen: set[str]) -> Example:
 
 def _ticket(random: Random, part: str) -> Ticket:
     pools = phrases()
-    number = random.randint(10_000, 99_999)
+    number = random.randint(1_000, 99_999)
     order = random.choice((f"{random.choice('ABCDEFGH')}-{number}", str(number)))
     return {
         "category": random.choice(list(pools["problems"])),
@@ -97,32 +88,21 @@ def _customer(random: Random, part: str) -> str:
 
 def _message(random: Random, part: str, ticket: Ticket) -> str:
     pools = phrases()
-    templates = {
-        "problem": random.choice(pools["problems"][ticket["category"]][part]),
-        "detail": random.choice(pools["details"][part]),
-        "order": random.choice(pools["orders" if ticket["order"] else "no_orders"][part]),
-        "urgency": random.choice(pools["urgency"][ticket["urgency"]][part]),
-    }
-    if random.random() < _WITH_TYPO:
-        # Never in the urgency phrase: the label must stay clear.
-        name = random.choice(("problem", "detail"))
-        templates[name] = _with_typo(random, templates[name])
     first, last = (
         ("introductions", "closings") if random.random() < _INTRODUCED else ("openings", "sign_offs")
     )
-    body = [templates[name] for name in random.choice(_LAYOUTS)]
-    text = "\n".join([random.choice(pools[first][part]), " ".join(body), random.choice(pools[last][part])])
+    body = " ".join(_body(random, part, ticket))
+    text = "\n".join([random.choice(pools[first][part]), body, random.choice(pools[last][part])])
     return text.format(**ticket)
 
 
-def _with_typo(random: Random, template: str) -> str:
-    """The template with two letters swapped inside one of its long words; placeholders stay whole."""
-    words = template.split(" ")
-    long = [at for at, word in enumerate(words) if len(word) > 4 and word.isalpha()]
-    if not long:
-        return template
-    at = random.choice(long)
-    word = words[at]
-    cut = random.randint(1, len(word) - 3)
-    words[at] = word[:cut] + word[cut + 1] + word[cut] + word[cut + 2 :]
-    return " ".join(words)
+def _body(random: Random, part: str, ticket: Ticket) -> list[str]:
+    """Templates of the problem, the order if there is one, and the urgency, in any order."""
+    pools = phrases()
+    templates = [random.choice(pools["problems"][ticket["category"]][part])]
+    if ticket["order"]:
+        templates.append(random.choice(pools["orders"][part]))
+    if ticket["urgency"] != "normal" or random.random() >= _WITHOUT_REQUEST:
+        templates.append(random.choice(pools["urgency"][ticket["urgency"]][part]))
+    random.shuffle(templates)
+    return templates
