@@ -141,12 +141,18 @@ def resolve(file: Path | None = None, flags: Mapping[str, Any] | None = None) ->
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        problems += [_explain(dict(item), places, values) for item in error.errors()]
+        found = [dict(item) for item in error.errors() if not _is_second_branch(item["loc"])]
+        problems += [_explain(item, places, values) for item in found]
     if problems:
         raise ConfigError(
             _listing(problems), hint="`tunesmith train --help` lists every option with its default"
         )
     return Resolved(config, {option.key: origins.get(option.key, "default") for option in options()})
+
+
+def _is_second_branch(location: tuple[int | str, ...]) -> bool:
+    """Whether this is the same value refused again, as a list, where a word would do as well."""
+    return location[-1:] == ("list[str]",)
 
 
 def _listing(problems: list[str]) -> str:
@@ -229,7 +235,8 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         node = loader.get_single_node()
         lines, twice = _key_lines(node)
         values = loader.construct_document(node) if node is not None else {}
-    except (yaml.YAMLError, RecursionError) as error:
+    # PyYAML lets a date such as 2024-99-99 and a tag such as `!!bool x` fail as Python does.
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark else str(file)
         raise ConfigError(
@@ -241,7 +248,9 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise ConfigError(
             _listing([f"{file}:{line}: {key}: given twice" for key, line in twice]), hint="keep one of them"
         )
-    return values, lines
+    sections = {option.section for option in options()}
+    empty = {key: {} for key, value in values.items() if value is None and key in sections}
+    return values | empty, lines
 
 
 _EXAMPLE = "begin with `data:` and, indented below it, `path: rows.json`"
@@ -278,5 +287,9 @@ def _at(values: Mapping[str, Any], key: str) -> Any:
 
 
 def _inline(value: Any) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)
+    # YAML counts more characters as line breaks than Python does; double quotes escape them all.
+    style = '"' if "\\" in repr(value) else None
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, default_style=style, allow_unicode=True, width=10**9
+    )
     return text.removesuffix("...\n").strip()

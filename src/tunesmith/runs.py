@@ -17,9 +17,9 @@ Files other tools read whole are replaced in one rename, so they are never half-
 import json
 import math
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,9 +70,15 @@ class RunFolder:
         self.write_json("manifest.json", known | changes)
 
     def add_metrics(self, **values: Any) -> None:
-        """Append one line to metrics.jsonl; it is on disk when this returns."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
+        """Append one line to metrics.jsonl; it is in the file when this returns.
+
+        Raises:
+            RunFolderError: if the disk refuses.
+        """
+        path = self.path / "metrics.jsonl"
+        line = json.dumps(values, allow_nan=False) + "\n"
+        with _refusal_named(path), path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop lines of steps that a resumed run does again."""
@@ -80,12 +86,21 @@ class RunFolder:
         self.write_lines("metrics.jsonl", kept)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a whole file in one rename."""
+        """Write a whole file in one rename.
+
+        Raises:
+            RunFolderError: if the disk refuses; the file stays as it was.
+        """
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        content = text.encode()
         staging = path.with_name(f".{path.name}.partial")
-        staging.write_text(text, encoding="utf-8")
-        os.replace(staging, path)
+        with _refusal_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                staging.write_bytes(content)
+                os.replace(staging, path)
+            finally:
+                staging.unlink(missing_ok=True)
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
@@ -112,10 +127,13 @@ class RunFolder:
             ) from error
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
+        """All whole lines; one that a crash cut off counts as not written."""
         path = self.path / name
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = path.read_text(encoding="utf-8").split("\n")
+        whole = [(number, line) for number, line in enumerate(lines[:-1], start=1) if line]
+        return [_parsed(line, f"{path}:{number}") for number, line in whole]
 
 
 def is_run_folder(path: Path) -> bool:
@@ -150,10 +168,19 @@ def check_writable(path: Path) -> None:
         raise RunFolderError(f"`{path}` cannot be written: {error.strerror}", hint=_OTHER_FOLDER) from error
     finally:
         if first_new is not None:
-            shutil.rmtree(first_new, ignore_errors=True)
+            _remove_empty(path, up_to=first_new)
 
 
 _OTHER_FOLDER = "choose another folder with `--output-dir`"
+
+
+def _remove_empty(path: Path, *, up_to: Path) -> None:
+    """Remove folders from `path` up to `up_to`, but none that another run has begun to fill."""
+    for folder in (path, *path.parents):
+        with suppress(OSError):
+            folder.rmdir()
+        if folder == up_to:
+            return
 
 
 def create_run(path: Path) -> RunFolder:
@@ -178,6 +205,24 @@ def open_run(path: Path) -> RunFolder:
 def finite(value: float) -> float | None:
     """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
+
+
+@contextmanager
+def _refusal_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"`{path}` cannot be written: {error.strerror or error}",
+            hint="free some disk space, then go on with `tunesmith train --resume`",
+        ) from error
+
+
+def _parsed(line: str, place: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except ValueError as error:
+        raise RunFolderError(f"{place} is no JSON object: {error}", hint="remove this line") from error
 
 
 def _read_json(path: Path) -> Any:

@@ -48,7 +48,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 turns = [{"role": "user", "content": "Hi"}]
-asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+asked = tokenizer.apply_chat_template(
+    turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
 print(model.generate(**asked, max_new_tokens=3).shape[1] > asked["input_ids"].shape[1])
 """
     merged = subprocess.run(

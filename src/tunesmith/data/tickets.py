@@ -14,8 +14,6 @@ SYSTEM = "Turn messages into tickets."
 INSTRUCTION = "JSON: category, product, order, urgency, customer"
 KEYS = ("category", "product", "order", "urgency", "customer")
 
-MAX_WORDS = 45
-
 # Shares of messages, chosen so that each case is common enough to be learned from a few hundred rows.
 _WITHOUT_ORDER = 0.2
 _WITHOUT_REQUEST = 0.5
