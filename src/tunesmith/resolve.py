@@ -240,7 +240,8 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark else str(file)
         raise ConfigError(
-            f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}", hint="mend that line"
+            f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}",
+            hint="mend that line" if mark else "put quotes around dates and other odd values",
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: holds {type(values).__name__}, not keys with values", hint=_EXAMPLE)
@@ -249,7 +250,7 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
             _listing([f"{file}:{line}: {key}: given twice" for key, line in twice]), hint="keep one of them"
         )
     sections = {option.section for option in options()}
-    empty = {key: {} for key, value in values.items() if value is None and key in sections}
+    empty: dict[str, Any] = {key: {} for key, value in values.items() if value is None and key in sections}
     return values | empty, lines
 
 
