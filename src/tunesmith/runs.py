@@ -62,7 +62,7 @@ class RunFolder:
     @property
     def manifest(self) -> dict[str, Any]:
         """What the run is and how it stands."""
-        return dict(_read_json(self.path / "manifest.json"))
+        return _read_object(self.path / "manifest.json")
 
     def update_manifest(self, **changes: Any) -> None:
         """Add or replace entries of manifest.json."""
@@ -220,15 +220,22 @@ def _refusal_named(path: Path) -> Iterator[None]:
 
 def _parsed(line: str, place: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(line))
+        return _object(line)
     except ValueError as error:
         raise RunFolderError(f"{place} is no JSON object: {error}", hint="remove this line") from error
 
 
-def _read_json(path: Path) -> Any:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _object(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"`{path}` cannot be read: {error}", hint="the run folder is damaged; start the run again"
         ) from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__}")
+    return value

@@ -1,0 +1,235 @@
+import json
+import re
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tunesmith.errors import RunFolderError
+from tunesmith.runs import (
+    RunFolder,
+    check_writable,
+    create_run,
+    default_run_path,
+    finite,
+    is_run_folder,
+    open_run,
+)
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@contextmanager
+def files_at_most(number_bytes):
+    """A disk that is full: writing more into one file is refused by the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return create_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["new", "new/deep/er"])
+def test_check_leaves_nothing_behind(tmp_path, name):
+    check_writable(tmp_path / name)
+    assert everything(tmp_path) == []
+
+
+def test_check_leaves_folders_that_were_there(tmp_path):
+    (tmp_path / "old" / "empty").mkdir(parents=True)
+    check_writable(tmp_path / "old" / "empty")
+    check_writable(tmp_path / "old" / "new" / "run")
+    assert everything(tmp_path) == ["old", "old/empty"]
+
+
+def test_check_of_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_writable(Path("runs/a"))
+    assert everything(tmp_path) == []
+
+
+def test_folder_with_files_is_refused_and_untouched(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match=re.escape(f"`{tmp_path}` holds files already")) as caught:
+        check_writable(tmp_path)
+    assert f"`tunesmith train --resume {tmp_path}`" in caught.value.hint
+    assert "`--output-dir`" in caught.value.hint
+    assert everything(tmp_path) == ["notes.txt"]
+
+
+def test_file_in_place_of_the_folder_is_refused(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(RunFolderError, match=re.escape(f"`{path}` is a file")) as caught:
+        check_writable(path)
+    assert caught.value.hint == "choose another folder with `--output-dir`"
+    assert path.read_text() == "mine"
+
+
+def test_unwritable_path_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    path = tmp_path / "file" / "run"
+    with pytest.raises(RunFolderError, match=re.escape(f"`{path}` cannot be written: Not a")) as caught:
+        check_writable(path)
+    assert caught.value.hint == "choose another folder with `--output-dir`"
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        create_run(path)
+    assert everything(tmp_path) == ["file"]
+
+
+def test_created_run_is_an_empty_folder_and_cannot_be_created_twice(tmp_path):
+    run = create_run(tmp_path / "runs" / "a")
+    assert run == RunFolder(tmp_path / "runs" / "a")
+    assert list(run.path.iterdir()) == []
+    run.update_manifest(status="running")
+    with pytest.raises(RunFolderError, match="holds files already"):
+        create_run(run.path)
+
+
+def test_write_text_replaces_the_file_and_leaves_no_partial_one(run):
+    for text in ("first", "second, ünïcode\r\n\u2028"):
+        path = run.write_text("adapter/README.md", text)
+        assert path == run.adapter / "README.md"
+        assert path.read_bytes().decode() == text
+        assert everything(run.path) == ["adapter", "adapter/README.md"]
+
+
+def test_refused_write_keeps_the_old_file_and_leaves_no_partial_one(run):
+    run.write_text("report.html", "old")
+    with (
+        files_at_most(4096),
+        pytest.raises(
+            RunFolderError, match=re.escape(f"`{run.report}` cannot be written: File too")
+        ) as caught,
+    ):
+        run.write_text("report.html", "x" * 10_000)
+    assert "free some disk space" in caught.value.hint
+    assert run.report.read_text() == "old"
+    assert everything(run.path) == ["report.html"]
+
+
+def test_text_that_is_no_unicode_keeps_the_old_file_and_leaves_no_partial_one(run):
+    run.write_text("report.html", "old")
+    with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
+        run.write_text("report.html", "\ud800")
+    assert run.report.read_text() == "old"
+    assert everything(run.path) == ["report.html"]
+
+
+def test_refused_metrics_line(run):
+    (run.path / "metrics.jsonl").mkdir()
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl` cannot be written: Is a directory") as caught:
+        run.add_metrics(step=1)
+    assert "tunesmith train --resume" in caught.value.hint
+
+
+def test_metrics_are_appended_one_line_each(run):
+    assert run.metrics == []
+    lines = [{"step": step, "loss": 1 / (step + 1), "note": "a\u2028b"} for step in range(3)]
+    for count, line in enumerate(lines, start=1):
+        run.add_metrics(**line)
+        assert (run.path / "metrics.jsonl").read_text().count("\n") == count
+    assert run.metrics == lines
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_number_json_has_no_word_for_is_never_written(run, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.add_metrics(step=1, loss=value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_json("evaluation.json", {"loss": value})
+    assert everything(run.path) == []
+    assert finite(value) is None
+    assert finite(0.5) == 0.5
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1, 2, 9])
+def test_forget_metrics_after_keeps_steps_up_to_it(run, step):
+    lines = [{"step": at, "kind": kind} for at in range(4) for kind in ("loss", "eval_loss")]
+    for line in lines:
+        run.add_metrics(**line)
+    run.forget_metrics_after(step)
+    assert run.metrics == [line for line in lines if line["step"] <= step]
+    assert everything(run.path) == ["metrics.jsonl"]
+
+
+def test_line_a_crash_cut_off_counts_as_not_written(run):
+    run.add_metrics(step=1)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert run.metrics == [{"step": 1}]
+    run.forget_metrics_after(1)
+    run.add_metrics(step=2)
+    assert run.metrics == [{"step": 1}, {"step": 2}]
+
+
+@pytest.mark.parametrize("damage", ["{oops", "[1, 2]", "3"])
+def test_damaged_line_within_the_metrics_is_named(run, damage):
+    (run.path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{damage}\n{{"step": 2}}\n')
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl:2 is no JSON object") as caught:
+        run.forget_metrics_after(1)
+    assert caught.value.hint == "remove this line"
+
+
+def test_manifest_keeps_what_it_knew(run):
+    run.update_manifest(status="running", seed=3)
+    run.update_manifest(status="succeeded", seconds=1.5)
+    assert run.manifest == {"status": "succeeded", "seed": 3, "seconds": 1.5}
+    assert json.loads((run.path / "manifest.json").read_text()) == run.manifest
+    assert everything(run.path) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("damage", [b"{", b"\xff\xfe", b"", b"[]"])
+def test_damaged_manifest_is_named(run, damage):
+    (run.path / "manifest.json").write_bytes(damage)
+    with pytest.raises(RunFolderError, match=r"manifest\.json` cannot be read") as caught:
+        run.update_manifest(status="failed")
+    assert caught.value.hint == "the run folder is damaged; start the run again"
+    assert (run.path / "manifest.json").read_bytes() == damage
+
+
+def test_json_lines_keep_other_scripts_readable(run):
+    rows = [{"prompt": "你好"}, {"prompt": "line\nbreak"}]
+    text = run.write_lines("samples.jsonl", rows).read_text(encoding="utf-8")
+    assert "你好" in text
+    assert [json.loads(line) for line in text.splitlines()] == rows
+    assert run.read_text("samples.jsonl") == text
+
+
+def test_file_the_run_does_not_have(run):
+    message = re.escape(f"`{run.path}` has no readable `template.jinja` (No such file or directory)")
+    with pytest.raises(RunFolderError, match=message) as caught:
+        run.read_text("template.jinja")
+    assert "give the folder of a run" in caught.value.hint
+
+
+def test_run_is_opened_only_when_both_its_files_are_there(run):
+    with pytest.raises(RunFolderError, match=r"holds no run \(config\.yaml and manifest\.json\)") as caught:
+        open_run(run.path)
+    assert caught.value.hint == "list yours with `ls runs`"
+    run.update_manifest(status="running")
+    assert not is_run_folder(run.path)
+    run.write_text("config.yaml", "")
+    assert is_run_folder(run.path)
+    assert open_run(run.path) == run
+    assert (run.config, run.checkpoints) == (run.path / "config.yaml", run.path / "checkpoints")
+
+
+def test_opening_what_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "absent"):
+        with pytest.raises(RunFolderError, match=re.escape(f"`{path}` is no folder")):
+            open_run(path)
+
+
+def test_default_path_names_the_data_file():
+    assert re.fullmatch(r"runs/rows-\d{8}-\d{6}", str(default_run_path("/some/where/rows.jsonl")))
