@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -54,10 +55,10 @@ def save_checkpoint(
         (staging / MANIFEST).write_text(json.dumps(sums, indent=2))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(staging, final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise RunFolderError(
-            f"checkpoint `{final}` cannot be written: {error.strerror or error}",
+            f"checkpoint `{final}` cannot be written: {getattr(error, 'strerror', None) or error}",
             hint="free some disk space, then go on with `tunesmith train --resume`",
         ) from error
     return final
@@ -69,14 +70,14 @@ def load_checkpoint(
     """Put a checkpoint's weights into `model` (and its optimizer and generators back), return its `state`.
 
     Raises:
-        RunFolderError: if a file is missing or differs from the manifest.
+        RunFolderError: if a file is missing or differs from the manifest, or fits another model.
     """
     check_checkpoint(path)
     weights = load_file(path / WEIGHTS)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if weights.keys() != parameters.keys():
+    if _shapes(weights) != _shapes(parameters):
         raise RunFolderError(
-            f"`{path}` holds {len(weights)} trained tensors, and this model trains {len(parameters)}",
+            f"`{path}` holds {_described(weights)}, and this model trains {_described(parameters)}",
             hint="resume with the configuration the run was started with",
         )
     with torch.no_grad():
@@ -97,9 +98,16 @@ def check_checkpoint(path: Path) -> None:
         RunFolderError: names the file that is missing or differs.
     """
     try:
-        sums = json.loads((path / MANIFEST).read_text())
+        sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if sums.keys() != {WEIGHTS, OPTIMIZER, STATE}:
+            raise ValueError("it lists other files")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunFolderError(
+            f"checkpoint `{path}` is damaged: {MANIFEST} cannot be read: {error}", hint=_EARLIER
+        ) from error
+    try:
         damaged = [name for name, expected in sums.items() if _sha256(path / name) != expected]
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunFolderError(f"checkpoint `{path}` is not whole: {error}", hint=_EARLIER) from error
     if damaged:
         raise RunFolderError(f"checkpoint `{path}` is damaged: {', '.join(damaged)} changed", hint=_EARLIER)
@@ -114,16 +122,26 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def remove_old(folder: Path, *, keep: int, best: Path | None) -> None:
-    """Delete all but the newest `keep` checkpoints, never the best one."""
+    """Delete old checkpoints until `keep` are left; the best one and one to go on from always are."""
     found = checkpoints_in(folder)
-    newest = [path for path in found if path != best][-max(1, keep - 1) :]
-    for path in found:
-        if path != best and path not in newest:
+    kept = {path for path in found if path in (best, found[-1])}
+    for path in reversed(found):
+        if len(kept) < keep:
+            kept.add(path)
+        elif path not in kept:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _described(tensors: Mapping[str, Tensor]) -> str:
+    return f"{len(tensors)} tensors of {sum(tensor.numel() for tensor in tensors.values())} numbers"
 
 
 def _split_optimizer_state(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -153,7 +153,7 @@ class Loop:
         self.progress.advance(self.state.step)
         if self.state.step == 0 and self.validation_rows:
             self.state.first_loss = self._validation_loss()
-        is_early_stop = self._is_out_of_patience()
+        is_early_stop = self._is_out_of_patience() and self.state.step < self.plan.total_steps
         for window in self._windows_ahead():
             if is_early_stop:
                 break
@@ -189,7 +189,7 @@ class Loop:
         loss = self._accumulate(window)
         norm = self.accelerator.clip_grad_norm_(self.learning, self.settings.max_grad_norm)
         grad_norm = float(norm) if norm is not None else 0.0
-        self._guard(step, window, loss=loss, grad_norm=grad_norm)
+        self._guard(f"step {step} was not taken", window, loss=loss, grad_norm=grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         seconds = time.perf_counter() - started
@@ -211,15 +211,15 @@ class Loop:
             nats += float(loss_sum.detach())
         return nats / window_tokens
 
-    def _guard(self, step: int, window: Sequence[Rendered], **figures: float) -> None:
+    def _guard(self, what: str, rows: Sequence[Rendered], **figures: float) -> None:
         bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
         if not bad:
             return
         found = ", ".join(f"{name} is {value}" for name, value in bad.items())
-        places = ", ".join(row.row.place for row in window[:8])
+        places = ", ".join(row.row.place for row in rows[:8])
         kept = checkpoints_in(self.checkpoints)
         raise RunFailed(
-            f"step {step} was not taken: {found}; its rows: {places}" + (" ..." if len(window) > 8 else ""),
+            f"{what}: {found}; its rows: {places}" + (" ..." if len(rows) > 8 else ""),
             hint=f"lower `--learning-rate` (now {self.settings.learning_rate:g}) or look at these rows; "
             + (f"the last good checkpoint is `{kept[-1]}`" if kept else "no checkpoint was due yet"),
         )
@@ -260,7 +260,7 @@ class Loop:
             device=self.accelerator.device,
         )
         loss = mean_loss(statistics)
-        self._guard(self.state.step, self.validation_rows, eval_loss=loss)
+        self._guard(f"validation after step {self.state.step} failed", self.validation_rows, eval_loss=loss)
         self.record(step=self.state.step, epoch=self._epoch(), eval_loss=loss)
         self.progress.say(f"step {self.state.step}: validation loss {loss:.4f}")
         return loss
