@@ -65,7 +65,7 @@ def _example(random: Random, part: str, seen: set[str]) -> Example:
 
 def _ticket(random: Random, part: str) -> Ticket:
     pools = phrases()
-    number = random.randint(1_000, 99_999)
+    number = random.randint(1_000, 9_999)
     order = random.choice((f"{random.choice('ABCDEFGH')}-{number}", str(number)))
     return {
         "category": random.choice(list(pools["problems"])),
