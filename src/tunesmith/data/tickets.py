@@ -1,7 +1,8 @@
 """The demo's data: made-up customer messages and the JSON ticket each should become.
 
-Each message is put together from phrases of `ticket_phrases.json`. Test messages use phrases that no training
-message has, so a model that only learned sentences by heart fails on them.
+Each message is put together from phrases of `ticket_phrases.json`. No phrase of a test message occurs
+in training, so learning sentences by heart does not help; the cue words in them, such as "invoice" or "hurry",
+mostly do occur, as they do between real customers. Products are the same, and about half of the names.
 """
 
 import json
@@ -29,8 +30,9 @@ def generate_tickets(*, seed: int, train_rows: int, test_rows: int) -> tuple[lis
     """Training and test rows with `system`, `instruction`, `input` (the message) and `output` (the ticket).
 
     The same arguments give the same rows. No message occurs twice, in either part. The ticket is compact JSON
-    with `KEYS` in order; `order` is null where the message names none, all else is text from the message or,
-    for category and urgency, one of a fixed set.
+    with `KEYS` in order. `order` is null where the message names none, and `urgency` is "normal" where the
+    message speaks of no hurry and of no leisure. Category and urgency are of a fixed set, all else is text
+    from the message.
 
     Args:
         seed: decides everything random.
