@@ -1,0 +1,18 @@
+"""One clean room for all tests: offline, one thread, a fixed seed, no settings of the user's."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def clean_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model cache stays the user's own, so that the embedded model is converted once."""
+    for name in ("HF_TOKEN", "CUDA_VISIBLE_DEVICES", "COLUMNS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
