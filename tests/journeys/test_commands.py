@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_model_folder
 
+from tiny import tiny_model_folder
 from tunesmith.cli.main import main
 from tunesmith.training.loop import Loop
 
