@@ -1,7 +1,7 @@
 """The demo's data: made-up customer messages and the JSON ticket each should become.
 
 Each message is put together from phrases of `ticket_phrases.json`. No phrase of a test message occurs
-in training, so learning sentences by heart does not help; the cue words in them, such as "invoice" or "hurry",
+in training, so learning sentences by heart does not help; the cue words in them, such as "invoice" or "rush",
 mostly do occur, as they do between real customers. Products are the same, and about half of the names.
 """
 
