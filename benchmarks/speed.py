@@ -48,10 +48,10 @@ def rows_of(renderer: Renderer) -> list[Rendered]:
     return [
         renderer.render(
             Row(
-                (Message("user", row["instruction"], row["input"]), Message("assistant", row["output"])),
+                (Message("user", row["prompt"]), Message("assistant", row["completion"])),
                 "tickets",
                 line,
-                "instruction",
+                "prompt_completion",
             )
         )
         for line, row in enumerate(examples, start=1)

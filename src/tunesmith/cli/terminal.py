@@ -105,7 +105,7 @@ def results_table(evaluation: Mapping[str, Any]) -> Table:
 
     has_tuned = bool(evaluation["tuned"])
     columns = ("metric", "base", "tuned", "difference", "p", "n") if has_tuned else ("metric", "score", "n")
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for name in columns:
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for index, base in enumerate(evaluation["base"]):

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from tunesmith.pipeline import Finished
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout, for machines.")]
-DEMO_TRAIN_ROWS, DEMO_TEST_ROWS, DEMO_SEED = 400, 60, 17
-DEMO_FLAGS = {"num-train-epochs": 1, "learning-rate": 1.5e-3, "validation-size": 24}
+DEMO_TRAIN_ROWS, DEMO_TEST_ROWS, DEMO_SEED = 624, 60, 17
+DEMO_FLAGS = {
+    "num-train-epochs": 1,
+    "learning-rate": 1e-3,
+    "gradient-accumulation-steps": 1,
+    "validation-size": 24,
+}
 
 
 @with_options()

@@ -11,8 +11,7 @@ from importlib.resources import files
 from random import Random
 from typing import Any
 
-SYSTEM = "Turn messages into tickets."
-INSTRUCTION = "JSON: category, product, order, urgency, customer"
+SYSTEM = "Turn messages into JSON tickets: category, product, order, urgency, customer."
 KEYS = ("category", "product", "order", "urgency", "customer")
 
 # Shares of messages, chosen so that each case is common enough to be learned from a few hundred rows.
@@ -27,7 +26,7 @@ Example = dict[str, str]
 
 
 def generate_tickets(*, seed: int, train_rows: int, test_rows: int) -> tuple[list[Example], list[Example]]:
-    """Training and test rows with `system`, `instruction`, `input` (the message) and `output` (the ticket).
+    """Training and test rows with `system`, `prompt` (the message) and `completion` (the ticket).
 
     The same arguments give the same rows. No message occurs twice, in either part. The ticket is compact JSON
     with `KEYS` in order. `order` is null where the message names none, and `urgency` is "normal" where the
@@ -62,7 +61,7 @@ def _example(random: Random, part: str, seen: set[str]) -> Example:
         if key not in seen:
             seen.add(key)
             output = json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))
-            return {"system": SYSTEM, "instruction": INSTRUCTION, "input": message, "output": output}
+            return {"system": SYSTEM, "prompt": message, "completion": output}
 
 
 def _ticket(random: Random, part: str) -> Ticket:

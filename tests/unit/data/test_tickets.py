@@ -39,9 +39,9 @@ def literal(template):
 
 
 def as_row(example):
-    prompt = Message("user", example["instruction"], input=example["input"])
-    messages = (Message("system", example["system"]), prompt, Message("assistant", example["output"]))
-    return Row(messages, "tickets", 1, "instruction")
+    prompt = Message("user", example["prompt"])
+    messages = (Message("system", example["system"]), prompt, Message("assistant", example["completion"]))
+    return Row(messages, "tickets", 1, "prompt_completion")
 
 
 def test_same_arguments_give_the_same_rows_and_another_seed_does_not():
@@ -55,28 +55,28 @@ def test_more_training_rows_continue_the_same_sequence():
 
 def test_tickets_can_be_read_off_their_messages():
     for example in TRAIN + TEST:
-        ticket = json.loads(example["output"])
+        ticket = json.loads(example["completion"])
         assert tuple(ticket) == KEYS
-        assert ticket["product"] in example["input"]
-        assert ticket["customer"] in example["input"]
-        numbers = re.findall(r"\b(?:[A-H]-)?\d{4}\b", example["input"])
+        assert ticket["product"] in example["prompt"]
+        assert ticket["customer"] in example["prompt"]
+        numbers = re.findall(r"\b(?:[A-H]-)?\d{4}\b", example["prompt"])
         assert numbers == ([ticket["order"]] if ticket["order"] else [])
 
 
 def test_no_urgency_but_the_labelled_one_is_spoken_of_and_normal_may_be_unspoken():
     for example in TRAIN + TEST:
-        label = json.loads(example["output"])["urgency"]
+        label = json.loads(example["completion"])["urgency"]
         spoken = {
             level
             for level, parts in phrases()["urgency"].items()
-            if any(phrase in example["input"] for phrase in parts["train"] + parts["test"])
+            if any(phrase in example["prompt"] for phrase in parts["train"] + parts["test"])
         }
         assert spoken == {label} or (label == "normal" and not spoken)
 
 
 def test_some_messages_ask_for_nothing_and_some_ask_calmly():
     for part, examples in (("train", TRAIN), ("test", TEST)):
-        calm = [row["input"] for row in examples if json.loads(row["output"])["urgency"] == "normal"]
+        calm = [row["prompt"] for row in examples if json.loads(row["completion"])["urgency"] == "normal"]
         asking = [any(ask in text for ask in phrases()["urgency"]["normal"][part]) for text in calm]
         assert any(asking) and not all(asking)
 
@@ -84,13 +84,13 @@ def test_some_messages_ask_for_nothing_and_some_ask_calmly():
 def test_output_is_compact_json():
     for example in TRAIN:
         assert (
-            json.dumps(json.loads(example["output"]), separators=(",", ":"), ensure_ascii=False)
-            == example["output"]
+            json.dumps(json.loads(example["completion"]), separators=(",", ":"), ensure_ascii=False)
+            == example["completion"]
         )
 
 
 def test_messages_are_unique_short_and_free_of_placeholders():
-    messages = [example["input"] for example in TRAIN + TEST]
+    messages = [example["prompt"] for example in TRAIN + TEST]
     assert len({message.casefold() for message in messages}) == len(messages)
     assert all(len(message.split()) <= MAX_MESSAGE_WORDS for message in messages)
     assert not any("{" in message for message in messages)
@@ -109,8 +109,8 @@ def test_phrases_of_training_and_test_are_disjoint_and_many(name):
     assert not set(train) & set(test)
 
 
-@pytest.mark.parametrize("name", [name for name in pools() if name.startswith("problems")])
-def test_no_test_problem_rewords_a_training_problem_by_a_word_or_two(name):
+@pytest.mark.parametrize("name", [name for name in pools() if "." in name])
+def test_no_test_sentence_rewords_a_training_sentence_by_a_word_or_two(name):
     for test in pools()[name]["test"]:
         for train in pools()[name]["train"]:
             ours, theirs = (set(re.findall(r"[\w'-]+", literal(text))) for text in (test, train))
@@ -125,7 +125,7 @@ def test_no_training_message_holds_a_test_phrase_nor_the_other_way_round(name):
             for field in ("product", "order", "customer"):
                 filled = filled.replace(re.escape("{" + field + "}"), ".+?")
             pattern = re.compile(rf"(?:^|(?<=[\s])){filled}(?:\s|$)", re.MULTILINE)
-            assert not any(pattern.search(example["input"]) for example in examples), phrase
+            assert not any(pattern.search(example["prompt"]) for example in examples), phrase
 
 
 def test_placeholders_are_those_of_a_ticket():
@@ -142,22 +142,22 @@ def test_placeholders_are_those_of_a_ticket():
 
 
 def test_some_test_names_are_seen_in_training_and_some_are_not():
-    seen = {json.loads(example["output"])["customer"] for example in TRAIN}
-    known = [json.loads(example["output"])["customer"] in seen for example in TEST]
+    seen = {json.loads(example["completion"])["customer"] for example in TRAIN}
+    known = [json.loads(example["completion"])["customer"] in seen for example in TEST]
     assert any(known) and not all(known)
 
 
 def test_every_label_occurs_in_both_parts():
     for examples in (TRAIN, TEST):
-        tickets = [json.loads(example["output"]) for example in examples]
+        tickets = [json.loads(example["completion"]) for example in examples]
         assert {ticket["category"] for ticket in tickets} == set(phrases()["problems"])
         assert {ticket["urgency"] for ticket in tickets} == set(phrases()["urgency"])
         assert {ticket["order"] is None for ticket in tickets} == {True, False}
 
 
-def test_generated_file_loads_as_instruction_rows(tmp_path):
+def test_generated_file_loads_as_prompts_and_completions(tmp_path):
     path = tmp_path / "tickets.jsonl"
     path.write_text("".join(json.dumps(example) + "\n" for example in TRAIN), encoding="utf-8")
     rows = load_rows(path)
-    assert count_formats(rows) == {"instruction": len(TRAIN)}
-    assert [row.messages[1].input for row in rows] == [example["input"] for example in TRAIN]
+    assert count_formats(rows) == {"prompt_completion": len(TRAIN)}
+    assert [row.messages[1].content for row in rows] == [example["prompt"] for example in TRAIN]
