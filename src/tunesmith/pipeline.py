@@ -15,7 +15,7 @@ import torch
 
 from tunesmith.data.prepare import Prepared, prepare_data
 from tunesmith.data.render import Renderer, choose_template
-from tunesmith.errors import Interrupted, UserError
+from tunesmith.errors import Interrupted, RunFolderError, UserError
 from tunesmith.evaluation.card import render_card
 from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
@@ -78,9 +78,12 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method.name]
     model = method.prepare(loaded.model, config.method)
-    run = open_run(path) if resume else create_run(path)
-    with kept_status(run):
+    if resume:
+        run = reopen_run(path, data, renderer)
+    else:
+        run = create_run(path)
         begin_record(run, resolved, loaded, renderer, hardware, data, trainable=method.trainable(model))
+    with kept_status(run):
         loop = Loop(
             model,
             data.train,
@@ -186,6 +189,28 @@ def kept_status(run: RunFolder) -> Iterator[None]:
     except BaseException as error:
         run.update_manifest(status="failed", why=f"{type(error).__name__}: {error}")
         raise
+
+
+def reopen_run(path: Path, data: Prepared, renderer: Renderer) -> RunFolder:
+    """An unfinished run whose data and template are still what it began with.
+
+    Raises:
+        RunFolderError: names the file or template that changed.
+    """
+    run = open_run(path)
+    before = run.manifest
+    changed = [
+        file for file, sha in data.account["files"].items() if sha not in before["data"]["files"].values()
+    ]
+    if before["template"]["sha256"] != renderer.template.sha256:
+        changed.append(renderer.template.name)
+    if changed:
+        raise RunFolderError(
+            f"run `{path}` began with other contents of {', '.join(changed)}",
+            hint=f"put them back, or start a new run from `{run.config}`",
+        )
+    run.update_manifest(status="running")
+    return run
 
 
 def resume_from_newest(loop: Loop, run: RunFolder, progress: Progress) -> None:

@@ -170,3 +170,13 @@ def test_merge_writes_a_folder_that_answers_like_the_adapter(
     assert run_json(capsys, "generate", merged["path"], *ask)["answers"] == unmerged
     assert run("merge", str(run_path)) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_run_whose_data_changed_is_not_resumed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = home / "rows.jsonl"
+    before = rows.read_text(encoding="utf-8")
+    rows.write_text(before.replace("number 1", "number 01", 1), encoding="utf-8")
+    assert run("train", "--resume", str(home / "runs" / "one")) == 2
+    assert "rows.jsonl" in capsys.readouterr().err
+    rows.write_text(before, encoding="utf-8")
+    assert json.loads((home / "runs" / "one" / "manifest.json").read_text())["status"] == "succeeded"

@@ -91,7 +91,12 @@ def fit_parts(
     overlong: str,
 ) -> dict[str, Fitted]:
     """Render the rows of each split and apply one length policy to all of them together."""
-    rendered = {name: [renderer.render(row) for row in rows] for name, rows in parts.items()}
+    # What is held out is judged by its answers, whatever the training loss counts.
+    answers_only = Renderer(renderer.tokenizer, renderer.template) if renderer.score_all else renderer
+    rendered = {
+        name: [(answers_only if name == "test" else renderer).render(row) for row in rows]
+        for name, rows in parts.items()
+    }
     if overlong == "refuse":
         fit_length(
             [row for rows in rendered.values() for row in rows], max_length=max_length, overlong=overlong
