@@ -27,6 +27,8 @@ def prepare(model: PreTrainedModel, settings: MethodConfig) -> PeftModel:
         lora_alpha=cast(int, settings.alpha),  # peft divides it by the rank; a float is right
         lora_dropout=settings.dropout,
         target_modules=_targets(model, settings.target_modules),
+        # GPT-2 stores its weights transposed, in layers called Conv1D.
+        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in model.modules()),
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -43,13 +45,15 @@ def _targets(model: PreTrainedModel, asked: str | list[str]) -> str | list[str]:
         return "all-linear"
     linear = _linear_paths(model)
     if asked == "attention":
-        found = sorted({path.split(".")[-1] for path in linear if "attn" in path or "attention" in path})
+        found = [path for path in linear if "attn" in path or "attention" in path]
         if not found:
             raise ConfigError(
                 f"`target_modules` is attention, and {type(model).__name__} names no layer so",
                 hint=f"name layers yourself; there are: {', '.join(_names(linear))}",
             )
-        return found
+        # A name such as GPT-2's `c_proj` also stands for layers elsewhere; there the whole path is needed.
+        others = _names([path for path in linear if path not in found])
+        return sorted({path if _name(path) in others else _name(path) for path in found})
     unknown = [name for name in asked if name not in _names(linear)]
     if unknown:
         near = get_close_matches(unknown[0], _names(linear), n=1)
@@ -69,4 +73,8 @@ def _linear_paths(model: PreTrainedModel) -> list[str]:
 
 
 def _names(paths: list[str]) -> list[str]:
-    return sorted({path.split(".")[-1] for path in paths})
+    return sorted(set(map(_name, paths)))
+
+
+def _name(path: str) -> str:
+    return path.split(".")[-1]
