@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
@@ -57,8 +57,8 @@ def generate_ids(
         indices = order[at : at + batch_rows]
         input_ids_BT, mask_BT = _left_padded([prompts[index] for index in indices], pad_id, model.device)
         with torch.inference_mode():
-            output_BT = _generate(model)(
-                input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=config
+            output_BT = _generate(
+                model, input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=config
             )
         for index, new_T in zip(indices, output_BT[:, input_ids_BT.shape[1] :].tolist(), strict=True):
             answers[index] = _until_stop(new_T, stop_ids)
@@ -80,7 +80,8 @@ def stream_answer(
     prompt_1T = torch.tensor([list(prompt)], device=model.device)
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     with torch.inference_mode():
-        output_1T = _generate(model)(
+        output_1T = _generate(
+            model,
             input_ids=prompt_1T,
             attention_mask=torch.ones_like(prompt_1T),
             generation_config=_generation_config(decoding, stop_ids, pad_id),
@@ -89,13 +90,23 @@ def stream_answer(
     return _until_stop(output_1T[0, len(prompt) :].tolist(), stop_ids)
 
 
-def _generate(model: PreTrainedModel) -> Callable[..., torch.Tensor]:
-    """`model.generate`, whose type upstream leaves open."""
-    return cast(Callable[..., torch.Tensor], model.generate)
+def _generate(model: PreTrainedModel, **arguments: object) -> torch.Tensor:
+    """`model.generate`, by the given configuration alone.
+
+    transformers fills what a configuration leaves open from the model's own, which may hold a repetition
+    penalty or a shortest answer; for the time of the call the model has none.
+    """
+    bare: Any = cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+    own = bare.generation_config
+    bare.generation_config = GenerationConfig()
+    try:
+        return cast(Callable[..., torch.Tensor], model.generate)(**arguments)
+    finally:
+        bare.generation_config = own
 
 
 def _generation_config(decoding: Decoding, stop_ids: Sequence[int], pad_id: int) -> GenerationConfig:
-    """Everything stated, so that a model's own generation_config changes nothing."""
+    """All that is asked for; `top_k` is stated because transformers' own default, 50, cuts samples."""
     is_sampling = decoding.temperature > 0
     sampling = (
         {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if is_sampling else {}
