@@ -141,6 +141,11 @@ def test_placeholders_are_those_of_a_ticket():
         assert used == expected, name
 
 
+def test_no_phrase_needs_an_article_that_fits_the_product():
+    texts = [text for pool in pools().values() for text in pool["train"] + pool["test"]]
+    assert not [text for text in texts if re.search(r"\ban? \{product\}", text)]
+
+
 def test_some_test_names_are_seen_in_training_and_some_are_not():
     seen = {json.loads(example["completion"])["customer"] for example in TRAIN}
     known = [json.loads(example["completion"])["customer"] in seen for example in TEST]
