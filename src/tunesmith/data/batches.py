@@ -103,8 +103,20 @@ def windows(rows: Sequence[Rendered], *, window_rows: int, seed: int, epoch: int
     return [[rows[i] for i in order[at : at + window_rows]] for at in range(0, len(rows), window_rows)]
 
 
-def micro_batches(rows: Sequence[Rendered], *, micro_batch_rows: int, pad_id: int) -> Iterator[Batch]:
-    """Batches of rows of similar length, longest first, so that little is padded and memory peaks at once."""
-    ordered = sorted(rows, key=lambda row: -len(row.ids))
-    for at in range(0, len(ordered), micro_batch_rows):
-        yield collate(ordered[at : at + micro_batch_rows], pad_id=pad_id)
+def micro_batches(
+    rows: Sequence[Rendered], *, micro_batch_rows: int, pad_id: int, most_tokens: int | None = None
+) -> Iterator[Batch]:
+    """Batches of rows of similar length, longest first, so that little is padded and memory peaks at once.
+
+    Args:
+        rows: rows in any order.
+        micro_batch_rows: rows in one batch, at most.
+        pad_id: fills short rows.
+        most_tokens: padded tokens in one batch, at most; a longer row is a batch of its own.
+    """
+    ahead = sorted(rows, key=lambda row: -len(row.ids))
+    while ahead:
+        fitting = micro_batch_rows if most_tokens is None else most_tokens // len(ahead[0].ids)
+        count = max(1, min(micro_batch_rows, fitting))
+        yield collate(ahead[:count], pad_id=pad_id)
+        ahead = ahead[count:]

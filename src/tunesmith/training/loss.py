@@ -16,6 +16,9 @@ from tunesmith.data.render import Rendered
 from tunesmith.models.forward import token_losses
 from tunesmith.models.load import LoadedModel
 
+# Without gradients more tokens at once are not faster, and their logits would be the memory peak of a run.
+LOSS_BATCH_TOKENS = 2048
+
 
 def batch_loss_sum(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Sum in nats over the scored tokens of one micro-batch, a scalar with gradient."""
@@ -38,7 +41,9 @@ def row_losses(
     statistics = np.zeros((len(rows), 2))
     model.eval()
     with torch.no_grad():
-        for batch in micro_batches(rows, micro_batch_rows=batch_rows, pad_id=pad_id):
+        for batch in micro_batches(
+            rows, micro_batch_rows=batch_rows, pad_id=pad_id, most_tokens=LOSS_BATCH_TOKENS
+        ):
             predicts_BT = batch.predicts_BT.to(device)
             losses_N = token_losses(model, batch.input_ids_BT.to(device), predicts_BT).double()
             row_of_N = predicts_BT.nonzero()[:, 0]
