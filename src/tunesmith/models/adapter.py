@@ -5,6 +5,7 @@ and the system message the rows were trained with. Folders without it load as we
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.errors import ModelError
@@ -55,7 +57,7 @@ def find_target(name: str, *, revision: str | None = None) -> Target:
         note = _read_note(path)
         return Target(name, find_model(name, revision=revision), None, note.get("system"))
     note = _read_note(adapter)
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config = _read_object(adapter / "adapter_config.json")
     base_name = note.get("base_model") or config.get("base_model_name_or_path")
     if not base_name:
         raise ModelError(f"`{adapter}` does not name its base model", hint="add `base_model_name_or_path`")
@@ -67,7 +69,7 @@ def load_target(target: Target, *, dtype: torch.dtype, device: str) -> LoadedMod
     """The model with its adapter on it, if any, and the tokenizer it was trained with.
 
     Raises:
-        ModelError: if the adapter does not fit the base or is not safetensors.
+        ModelError: if the adapter does not fit the base, is damaged, or is not safetensors.
     """
     loaded = load_model(target.base, dtype=dtype, device=device)
     if target.adapter is None:
@@ -77,16 +79,29 @@ def load_target(target: Target, *, dtype: torch.dtype, device: str) -> LoadedMod
             f"`{target.adapter}` has no adapter_model.safetensors",
             hint="other weight formats can run code when they are read; save the adapter as safetensors",
         )
-    try:
-        model = PeftModel.from_pretrained(loaded.model, target.adapter)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"adapter `{target.adapter}` does not fit `{target.base.name}`: {str(error).splitlines()[0]}",
-            hint="load it on the base model it was trained on",
-        ) from error
+    model = _with_adapter(loaded.model, target.adapter, target.base.name)
     # PeftModel forwards whatever it lacks to the model inside.
     whole = cast(PreTrainedModel, model.to(device).eval())
     return LoadedModel(whole, target_tokenizer(target), target.base)
+
+
+def _with_adapter(base: PreTrainedModel, folder: Path, base_name: str) -> PeftModel:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # counted below
+            model = PeftModel.from_pretrained(base, folder)
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+            names = file.keys()
+            held = sum("lora_" in name for name in names)
+        taken = sum("lora_" in name for name in model.state_dict())
+        if held != taken:
+            raise ValueError(f"it holds {held} LoRA tensors where the model takes {taken}")
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"adapter `{folder}` does not fit `{base_name}`: {str(error).splitlines()[0]}",
+            hint="load it on the base model it was trained on, and check that the copy is whole",
+        ) from error
+    return model
 
 
 def target_tokenizer(target: Target) -> PreTrainedTokenizerBase:
@@ -122,4 +137,13 @@ def write_note(folder: Path, note: Mapping[str, Any]) -> None:
 
 def _read_note(folder: Path) -> dict[str, Any]:
     path = folder / NOTE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return _read_object(path) if path.is_file() else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"`{path}` is no JSON object: {error}", hint="copy the folder again from where it came"
+        ) from error
