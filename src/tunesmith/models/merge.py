@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError, RunFailed
 from tunesmith.models.adapter import Target, load_target, write_note
@@ -55,7 +56,8 @@ def merge_adapter(
 
     Raises:
         ModelError: if there is nothing to merge or `output` exists.
-        RunFailed: if the merged model differs from base plus adapter by more than `TOLERANCE`.
+        RunFailed: if the adapter's weights are not finite, or the merged model differs from base plus
+            adapter by more than `TOLERANCE`.
     """
     if target.adapter is None:
         raise ModelError(f"`{target.name}` has no adapter to merge", hint="give a run or an adapter folder")
@@ -63,7 +65,7 @@ def merge_adapter(
         raise ModelError(f"`{output}` exists already", hint="choose another folder with `--output`")
     loaded = load_target(target, dtype=getattr(torch, dtype), device="cpu")
     before = [logits_at_last(loaded.model, torch.tensor([list(probe)])) for probe in probes]
-    merged = cast(PeftModel, loaded.model).merge_and_unload(safe_merge=True)
+    merged = _merged(cast(PeftModel, loaded.model), target.adapter)
     after = [logits_at_last(merged, torch.tensor([list(probe)])) for probe in probes]
     gap = max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True))
     if not gap <= TOLERANCE[dtype]:
@@ -84,6 +86,16 @@ def merge_adapter(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Merged(output, gap, TOLERANCE[dtype])
+
+
+def _merged(model: PeftModel, adapter: Path) -> PreTrainedModel:
+    try:
+        return cast(PreTrainedModel, model.merge_and_unload(safe_merge=True))
+    except ValueError as error:
+        raise RunFailed(
+            f"`{adapter}` cannot be merged: {error}",
+            hint="its training went wrong; train again with a lower `--learning-rate`",
+        ) from error
 
 
 def _clean_config(folder: Path) -> None:
