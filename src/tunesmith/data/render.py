@@ -253,7 +253,7 @@ class Renderer:
                 hint="take `--template instruction`, or a template whose generation prompt begins the answer",
             )
         start = len(prompt)
-        tail = row.messages[turn].content.rstrip()[-16:]
+        tail = row.messages[turn].content.strip()[-16:]
         found = text.find(tail, start)
         own_end = next(
             (mark.end for mark in marks if mark.is_answer and mark.start >= start), found + len(tail)
@@ -325,9 +325,12 @@ def _plain_backends(serialized: str) -> tuple[Tokenizer, Tokenizer]:
 
 
 def _wrap(text: str, role: str, mark: bool) -> str:
-    if not (mark and text):
+    """Marks around the text but not its outer blanks, so that a template may trim them."""
+    core = text.strip()
+    if not (mark and core):
         return text
-    return f"{ASSISTANT if role == 'assistant' else PERSON}{text}{CLOSE}"
+    opening = ASSISTANT if role == "assistant" else PERSON
+    return text.replace(core, f"{opening}{core}{CLOSE}", 1)
 
 
 def _unmark(marked: str) -> tuple[str, list[Mark]]:
