@@ -157,11 +157,11 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """The proof: base and tuned on the held-out rows."""
 
-    generate_rows: Annotated[int, Field(ge=0)] = 64
+    generate_rows: Annotated[int, Field(ge=0)] = 32
     """Held-out rows answered by both models (the loss takes all); 0 measures the loss only."""
 
     max_new_tokens: Positive | None = None
-    """Longest answer; by default a quarter above the longest reference, at most 512 tokens."""
+    """Longest answer; by default a quarter above the longest reference, at most 256 tokens."""
 
     per_device_eval_batch_size: Positive = 16
     """Rows in one forward pass or one generation batch."""

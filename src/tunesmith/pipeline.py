@@ -115,8 +115,12 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
             if data.test
             else None
         )
+        answers = {"rows": proof.asked_rows, "max_new_tokens": proof.max_new_tokens} if proof else None
         run.update_manifest(
-            training=asdict(trained), status="succeeded", seconds=round(time.perf_counter() - started, 1)
+            training=asdict(trained),
+            answers=answers,
+            status="succeeded",
+            seconds=round(time.perf_counter() - started, 1),
         )
         write_evidence(run, resolved, proof, source_is_local=source.kind == "folder")
     return Finished(run, trained, proof.evaluation if proof else None)

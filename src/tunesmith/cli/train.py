@@ -30,6 +30,7 @@ DEMO_FLAGS = {
     "learning-rate": 1e-3,
     "gradient-accumulation-steps": 1,
     "validation-size": 24,
+    "generate-rows": DEMO_TEST_ROWS,
 }
 
 

@@ -20,10 +20,10 @@ from tunesmith.models.generate import Decoding, generate_ids
 from tunesmith.models.load import LoadedModel
 from tunesmith.progress import Progress
 
-LossesOf = Callable[[Sequence[Rendered], int], NDArray[np.float64]]
+LossesOf = Callable[[Sequence[Rendered], int, Callable[[int], None]], NDArray[np.float64]]
 
 ANSWER_MARGIN = 1.25
-LONGEST_ANSWER_TOKENS = 512
+LONGEST_ANSWER_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,19 @@ class Resampling(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The numbers, and the answers behind them."""
+    """The numbers, the answers behind them, and how the answers were made.
+
+    Attributes:
+        evaluation: scores with intervals.
+        samples: both answers to each asked row; none where there is no adapter.
+        asked_rows: rows that were answered, greedily.
+        max_new_tokens: where an answer was cut off.
+    """
 
     evaluation: Evaluation
     samples: tuple[Sample, ...]
+    asked_rows: int
+    max_new_tokens: int
 
 
 def rows_to_ask(rows: Sequence[Rendered], *, most: int, seed: int) -> list[Rendered]:
@@ -100,16 +109,25 @@ def evaluate_model(
         rows: held-out rows, at least one.
         settings: rows to ask, answer length, resamples and confidence.
         seed: decides the asked rows and the resamples; answers are greedy.
-        losses_of: (rows, batch rows) to nats and scored tokens, shape (rows, 2).
+        losses_of: (rows, batch rows, told of rows done) to nats and scored tokens, shape (rows, 2).
         progress: shows a bar for each model.
     """
     asked = rows_to_ask(rows, most=settings.generate_rows, seed=seed)
     references = [row.row.reference for row in asked]
 
+    limit = answer_limit_tokens(asked, settings.max_new_tokens)
+
     def measured(label: str) -> Measured:
-        progress.begin(label, len(asked))
+        progress.begin(label, len(rows) + len(asked))
         return _measure(
-            loaded, renderer, rows, asked, settings=settings, losses_of=losses_of, on_rows=progress.advance
+            loaded,
+            renderer,
+            rows,
+            asked,
+            batch_rows=settings.per_device_eval_batch_size,
+            decoding=Decoding(max_new_tokens=limit),
+            losses_of=losses_of,
+            on_rows=progress.advance,
         )
 
     resampling = Resampling(seed=seed, resamples=settings.bootstrap_resamples, confidence=settings.confidence)
@@ -119,14 +137,14 @@ def evaluate_model(
         scores = tuple(
             score(metric, rows_of, **resampling) for metric, rows_of in _statistics(alone, references)
         )
-        return Proof(Evaluation(base=scores, tuned=(), comparisons=()), ())
+        return Proof(Evaluation(base=scores, tuned=(), comparisons=()), (), len(asked), limit)
     with without_adapter(loaded.model):
         base = measured("evaluating the base")
     tuned = measured("evaluating the tuned model")
     progress.end()
     pairs = zip(_statistics(base, references), _statistics(tuned, references), strict=True)
     evaluation = evaluate([(metric, before, after) for (metric, before), (_, after) in pairs], **resampling)
-    return Proof(evaluation, tuple(_samples(base, tuned, asked)))
+    return Proof(evaluation, tuple(_samples(base, tuned, asked)), len(asked), limit)
 
 
 def _measure(
@@ -135,19 +153,20 @@ def _measure(
     rows: Sequence[Rendered],
     asked: Sequence[Rendered],
     *,
-    settings: EvaluationConfig,
+    batch_rows: int,
+    decoding: Decoding,
     losses_of: LossesOf,
     on_rows: Callable[[int], None],
 ) -> Measured:
     """Losses on `rows`, and answers to `asked` as the model gives them after each row's own prompt."""
-    losses = losses_of(rows, settings.per_device_eval_batch_size)
+    losses = losses_of(rows, batch_rows, on_rows)
     answers = generate_ids(
         loaded.model,
         [renderer.prompt_ids(row.row.prompt) for row in asked],
-        decoding=Decoding(max_new_tokens=answer_limit_tokens(asked, settings.max_new_tokens)),
+        decoding=decoding,
         stop_ids=renderer.end_of_turn_ids,
         pad_id=loaded.pad_id,
-        batch_rows=settings.per_device_eval_batch_size,
+        batch_rows=batch_rows,
         on_rows=on_rows,
     )
     return Measured(losses, tuple(renderer.text(ids) for ids in answers))

@@ -4,7 +4,7 @@ Averages of averages weigh a short answer's token more than a long one's, and ch
 micro-batch size. Here the sum of token losses is divided once by the tokens of the whole window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ def row_losses(
     batch_rows: int,
     pad_id: int,
     device: torch.device,
+    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> NDArray[np.float64]:
     """Per row the summed loss in nats and the scored tokens: shape (rows, 2), in the rows' order.
 
@@ -51,6 +52,7 @@ def row_losses(
             sums_B.index_add_(0, row_of_N, losses_N)
             for row, nats in zip(batch.rows, sums_B.tolist(), strict=True):
                 statistics[place[id(row)]] = nats, row.scored_tokens
+            on_rows(len(batch.rows))
     return statistics
 
 
@@ -60,8 +62,15 @@ def mean_loss(statistics: NDArray[np.float64]) -> float:
     return float(nats / tokens)
 
 
-def held_out_losses(loaded: LoadedModel, rows: Sequence[Rendered], batch_rows: int) -> NDArray[np.float64]:
+def held_out_losses(
+    loaded: LoadedModel, rows: Sequence[Rendered], batch_rows: int, on_rows: Callable[[int], None]
+) -> NDArray[np.float64]:
     """`row_losses` of a loaded model, where it stands."""
     return row_losses(
-        loaded.model, rows, batch_rows=batch_rows, pad_id=loaded.pad_id, device=loaded.model.device
+        loaded.model,
+        rows,
+        batch_rows=batch_rows,
+        pad_id=loaded.pad_id,
+        device=loaded.model.device,
+        on_rows=on_rows,
     )
