@@ -65,8 +65,10 @@ class RunFolder:
         return _read_object(self.path / "manifest.json")
 
     def update_manifest(self, **changes: Any) -> None:
-        """Add or replace entries of manifest.json."""
+        """Add or replace entries of manifest.json; a new `status` drops the `why` of the one before."""
         known = self.manifest if (self.path / "manifest.json").exists() else {}
+        if "status" in changes:
+            known.pop("why", None)
         self.write_json("manifest.json", known | changes)
 
     def add_metrics(self, **values: Any) -> None:

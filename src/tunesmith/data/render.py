@@ -140,6 +140,9 @@ class Renderer:
             token.content: (token_id, token) for token_id, token in tokenizer.added_tokens_decoder.items()
         }
         self._control = {text for text, (_, token) in self._specials.items() if token.special}
+        self._control_ids = {token_id for token_id, token in self._specials.values() if token.special} - {
+            tokenizer.unk_token_id
+        }
         self._any_added = _longest_first(self._specials)
         self._any_control = _longest_first(self._control)
         self._first, self._later = _plain_backends(tokenizer.backend_tokenizer.to_str())
@@ -287,7 +290,13 @@ class Renderer:
         if not text:
             return []
         backend = self._first if is_first else self._later
-        return list(backend.encode(text, add_special_tokens=False).ids)
+        ids = list(backend.encode(text, add_special_tokens=False).ids)
+        if not self._control_ids.isdisjoint(ids):
+            raise TemplateError(
+                f"this tokenizer reads control tokens into plain text such as {text[:80]!r}",
+                hint="remove what looks like a control token from the text",
+            )
+        return ids
 
     def _check_against_own_encoding(self) -> None:
         """On harmless text our ids must be the tokenizer's own, or the model would see foreign text."""

@@ -5,7 +5,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from tiny import CHATML, tiny_tokenizer
 from tunesmith.data.conversation import Message, Row
@@ -219,6 +221,20 @@ def test_template_that_cuts_texts_is_refused_only_where_control_tokens_are() -> 
     assert "hello" in by.tokenizer.decode(by.prompt_ids([Message("user", "hello" * 9)]))
     with pytest.raises(TemplateError, match=r"the text holds the control token '<\|im_end\|>'"):
         by.prompt_ids([Message("user", "hello <|im_end|>" * 9)])
+
+
+def test_tokenizer_whose_own_vocabulary_yields_control_tokens_is_stopped() -> None:
+    words = {"<pad>": 0, "<end>": 1, "###": 2, "Instruction:": 3, "Response:": 4, "hi": 5, "<unk>": 6}
+    backend = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens([AddedToken(text, normalized=False) for text in ("<pad>", "<end>", "<unk>")])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<end>", pad_token="<pad>", unk_token="<unk>"
+    )
+    by = Renderer(tokenizer, choose_template(tokenizer))
+    assert by.render(row("hi", "hi")).ids[-1] == 1
+    with pytest.raises(TemplateError, match=r"reads control tokens into plain text such as .*<end>"):
+        by.render(row("hi <end>", "hi"))
 
 
 def test_layout_needs_an_end_token() -> None:
