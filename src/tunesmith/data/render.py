@@ -13,9 +13,10 @@ Knows nothing of models, batches or files. Read next: `batches.py`.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import jinja2
@@ -27,6 +28,16 @@ from tunesmith.errors import TemplateError
 
 # Private-use characters put around what people and the assistant wrote while the template runs.
 PERSON, ASSISTANT, CLOSE = "\uf8f0", "\uf8f1", "\uf8f2"
+
+# How a `tokenizer.json` says that a blank comes before the first word, and how it says that none does.
+BLANKS_FIRST = (
+    ('"prepend_scheme": "first"', '"prepend_scheme": "never"'),
+    ('"prepend_scheme": "always"', '"prepend_scheme": "never"'),
+    ('"add_prefix_space": true', '"add_prefix_space": false'),
+)
+
+# Start and end in characters, and whether it is an answer with its end of turn.
+Span = tuple[int, int, bool]
 
 INSTRUCTION_LAYOUT = (
     "{% for message in messages %}"
@@ -145,7 +156,7 @@ class Renderer:
         }
         self._any_added = _longest_first(self._specials)
         self._any_control = _longest_first(self._control)
-        self._first, self._later = _plain_backends(tokenizer.backend_tokenizer.to_str())
+        self._first, self._later, self._inside = _plain_backends(tokenizer.backend_tokenizer.to_str())
         self._check_against_own_encoding()
 
     def render(self, row: Row) -> Rendered:
@@ -162,8 +173,8 @@ class Renderer:
         ]
         ids: list[int] = []
         scored: list[bool] = []
-        for start, end, is_answer in _cover(spans, len(text)):
-            piece = self._encode(text, start, end, marks)
+        pieces = _cover(spans, len(text))
+        for (_, _, is_answer), piece in zip(pieces, self._encode(text, pieces, marks), strict=True):
             ids += piece
             scored += [is_answer or self.score_all] * len(piece)
         return Rendered(tuple(ids), tuple(scored), row)
@@ -179,19 +190,17 @@ class Renderer:
             if message.role == "assistant":
                 row = Row(tuple(messages[: turn + 1]), "the prompt", turn, "messages")
                 spans.append(self._answer_span(row, turn, text, marks))
-        return [
-            token_id
-            for start, end, _ in _cover(spans, len(text))
-            for token_id in self._encode(text, start, end, marks)
-        ]
+        return list(chain.from_iterable(self._encode(text, _cover(spans, len(text)), marks)))
 
     @property
     def end_of_turn_ids(self) -> tuple[int, ...]:
         """The ids that end an answer: the template's own, then the tokenizer's end token."""
         probe = Row((Message("user", "a"), Message("assistant", "b")), "the probe", 1, "messages")
         text, marks = self._text(probe.messages, probe.place)
-        start, end, _ = self._answer_span(probe, 1, text, marks)
-        own = self._encode(text, start, end, marks)[-1]
+        _, answer, _ = self._encode(
+            text, _cover([self._answer_span(probe, 1, text, marks)], len(text)), marks
+        )
+        own = answer[-1]
         eos = self.tokenizer.eos_token_id
         return (own,) if eos in (None, own) else (own, eos)
 
@@ -247,7 +256,7 @@ class Renderer:
         """What this role must not write as a token: an assistant may write markers such as `<think>`."""
         return self._any_control if role == "assistant" else self._any_added
 
-    def _answer_span(self, row: Row, turn: int, text: str, marks: list[Mark]) -> tuple[int, int, bool]:
+    def _answer_span(self, row: Row, turn: int, text: str, marks: list[Mark]) -> Span:
         """Start and end (characters) of what the model must produce in this turn, end of turn included."""
         prompt = self._apply(row.messages[:turn], add_generation_prompt=True)
         if not text.startswith(prompt):
@@ -270,30 +279,46 @@ class Renderer:
             )
         return start, match.end(), True
 
-    def _encode(self, text: str, start: int, end: int, marks: list[Mark]) -> list[int]:
-        """Ids of `text[start:end]`; added tokens count as such only outside what people wrote."""
-        ids: list[int] = []
-        at = start
+    def _encode(self, text: str, pieces: list[Span], marks: list[Mark]) -> list[list[int]]:
+        """Ids of each of `pieces`, which cover the text in order.
+
+        What lies between two added tokens is one section to the tokenizer. A piece may begin inside a
+        section, and must then get no blank of its own, or the answer would begin otherwise than in the
+        whole text.
+        """
+        encoded: list[list[int]] = []
+        at = 0
+        for start, end, _ in pieces:
+            ids: list[int] = []
+            for token_id, left, right in self._added(text, start, end, marks):
+                ids += [*self._plain(text, at, start, left), token_id]
+                at = right
+            encoded.append(ids + self._plain(text, at, start, end))
+        return encoded
+
+    def _added(self, text: str, start: int, end: int, marks: list[Mark]) -> Iterator[tuple[int, int, int]]:
+        """Added tokens in `text[start:end]` outside what people wrote: id, start and end."""
         for match in self._any_added.finditer(text, start, end):
             token_id, token = self._specials[match.group()]
             if any(mark.bars(match, token.special) for mark in marks):
                 continue
-            before = text[at : match.start()]
-            ids += self._plain(before.rstrip() if token.lstrip else before, is_first=at == 0)
-            ids.append(token_id)
-            at = match.end()
-            while token.rstrip and at < end and text[at].isspace():
-                at += 1
-        return ids + self._plain(text[at:end], is_first=at == 0)
+            left, right = match.span()
+            while token.lstrip and left > start and text[left - 1].isspace():
+                left -= 1
+            while token.rstrip and right < len(text) and text[right].isspace():
+                right += 1
+            yield token_id, left, right
 
-    def _plain(self, text: str, *, is_first: bool) -> list[int]:
-        if not text:
+    def _plain(self, text: str, section: int, start: int, end: int) -> list[int]:
+        """Ids of the text from `start` to `end`, in the section that begins at `section`."""
+        begin = max(section, start)
+        if begin >= end:
             return []
-        backend = self._first if is_first else self._later
-        ids = list(backend.encode(text, add_special_tokens=False).ids)
+        backend = self._inside if begin > section else self._later if begin else self._first
+        ids = list(backend.encode(text[begin:end], add_special_tokens=False).ids)
         if not self._control_ids.isdisjoint(ids):
             raise TemplateError(
-                f"this tokenizer reads control tokens into plain text such as {text[:80]!r}",
+                f"this tokenizer reads control tokens into plain text such as {text[begin:end][:80]!r}",
                 hint="remove what looks like a control token from the text",
             )
         return ids
@@ -304,7 +329,7 @@ class Renderer:
         control = next(iter(self._control), "")
         text = f"{probe}{control}{probe}"
         own = self.tokenizer(text, add_special_tokens=False).input_ids
-        ours = self._encode(text, 0, len(text), [])
+        ours = self._encode(text, [(0, len(text), False)], [])[0]
         if own != ours:
             raise TemplateError(
                 f"{type(self.tokenizer).__name__} cuts text in a way that cannot be repeated safely "
@@ -319,18 +344,28 @@ def _longest_first(texts: Sequence[str] | set[str] | dict[str, Any]) -> re.Patte
 
 
 @lru_cache(maxsize=8)
-def _plain_backends(serialized: str) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizer without any added token, for the first piece of a text and for later ones.
+def _plain_backends(serialized: str) -> tuple[Tokenizer, Tokenizer, Tokenizer]:
+    """The tokenizer without added tokens: for a text's beginning, a later section's, and inside a section.
 
-    They differ only in tokenizers that put a blank before the first word (`prepend_scheme: first`).
+    They differ only in tokenizers that put a blank before the first word, of a text or of each section.
     """
     state = json.loads(serialized)
     state.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
-    first = Tokenizer.from_str(json.dumps(state))
-    later = Tokenizer.from_str(
-        json.dumps(state).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
-    )
-    return first, later
+    first = json.dumps(state)
+    later = first.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    inside = json.dumps(state | {"normalizer": _without_prepend(state["normalizer"])})
+    for blank, none in BLANKS_FIRST:
+        inside = inside.replace(blank, none)
+    return Tokenizer.from_str(first), Tokenizer.from_str(later), Tokenizer.from_str(inside)
+
+
+def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
+    if normalizer is None or normalizer["type"] == "Prepend":
+        return None
+    if normalizer["type"] != "Sequence":
+        return normalizer
+    kept = [step for step in map(_without_prepend, normalizer["normalizers"]) if step]
+    return normalizer | {"normalizers": kept}
 
 
 def _wrap(text: str, role: str, mark: bool) -> str:
@@ -356,9 +391,9 @@ def _unmark(marked: str) -> tuple[str, list[Mark]]:
     return "".join(plain), marks
 
 
-def _cover(spans: list[tuple[int, int, bool]], length: int) -> list[tuple[int, int, bool]]:
+def _cover(spans: list[Span], length: int) -> list[Span]:
     """`spans` and the unscored gaps between them, in order, covering 0 to `length`."""
-    covered: list[tuple[int, int, bool]] = []
+    covered: list[Span] = []
     at = 0
     for start, end, is_answer in spans:
         covered += [(at, start, False), (start, end, is_answer)]
