@@ -188,6 +188,14 @@ def test_manifest_keeps_what_it_knew(run):
     assert everything(run.path) == ["manifest.json"]
 
 
+def test_new_status_drops_the_reason_of_the_one_before(run):
+    run.update_manifest(status="interrupted", why="by the user")
+    run.update_manifest(seed=3)
+    assert run.manifest["why"] == "by the user"
+    run.update_manifest(status="succeeded")
+    assert run.manifest == {"status": "succeeded", "seed": 3}
+
+
 @pytest.mark.parametrize("damage", [b"{", b"\xff\xfe", b"", b"[]"])
 def test_damaged_manifest_is_named(run, damage):
     (run.path / "manifest.json").write_bytes(damage)

@@ -1,5 +1,7 @@
 """The loss against torch's own cross entropy over whole logits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tunesmith.data.batches import micro_batches
 from tunesmith.data.conversation import Row
 from tunesmith.data.render import Rendered
 from tunesmith.models.load import LoadedModel, ModelSource
-from tunesmith.training.loss import batch_loss_sum, held_out_losses, mean_loss, row_losses
+from tunesmith.training.loss import LOSS_BATCH_TOKENS, batch_loss_sum, held_out_losses, mean_loss, row_losses
 
 CPU = torch.device("cpu")
 # Sums of float32 losses in another order differ in their last bits.
@@ -103,5 +105,20 @@ def test_held_out_losses_are_row_losses_where_the_model_stands(model, rows):
         pad_token_id = None
 
     loaded = LoadedModel(model, NoPadding(), ModelSource("m", "m", None, "folder"))
+    seen = []
     expected = row_losses(model, rows, batch_rows=3, pad_id=0, device=CPU)
-    assert np.array_equal(held_out_losses(loaded, rows, 3), expected)
+    assert np.array_equal(held_out_losses(loaded, rows, 3, seen.append), expected)
+    assert sum(seen) == len(rows)
+    assert max(seen) <= 3
+
+
+def test_batch_of_long_rows_holds_fewer_of_them(model, rows):
+    row, seen = rows[1], []
+    long = [replace(row, ids=row.ids * 35, scored=row.scored * 35) for _ in range(5)]
+    row_losses(model, long, batch_rows=5, pad_id=0, device=CPU, on_rows=seen.append)
+    assert LOSS_BATCH_TOKENS == 2048
+    assert seen == [1, 1, 1, 1, 1]
+    shorter = [replace(row, ids=row.ids * 30, scored=row.scored * 30) for _ in range(5)]
+    seen.clear()
+    row_losses(model, shorter, batch_rows=5, pad_id=0, device=CPU, on_rows=seen.append)
+    assert seen == [2, 2, 1]
