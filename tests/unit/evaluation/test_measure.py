@@ -169,6 +169,14 @@ def test_without_asked_rows_only_the_loss_is_measured(renderer, rows):
     assert found.samples == ()
 
 
+@pytest.mark.parametrize(("most", "asked_rows"), [(4, 4), (100, 8)])
+def test_proof_records_how_many_rows_were_asked_and_where_answers_were_cut(renderer, rows, most, asked_rows):
+    settings = SETTINGS.model_copy(update={"generate_rows": most, "max_new_tokens": None})
+    found = proof_of(tiny_model(), renderer, rows, settings=settings)
+    asked = rows_to_ask(rows, most=most, seed=17)
+    assert (found.asked_rows, found.max_new_tokens) == (asked_rows, answer_limit_tokens(asked, None))
+
+
 def test_one_row_is_enough(renderer, rows):
     found = proof_of(adapted(spread=0.5), renderer, rows[:1])
     assert {score.n for score in found.evaluation.tuned} == {1}
