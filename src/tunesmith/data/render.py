@@ -156,6 +156,7 @@ class Renderer:
         }
         self._any_added = _longest_first(self._specials)
         self._any_control = _longest_first(self._control)
+        self._any_but_blanks = _longest_first({text for text in self._specials if text.strip()})
         self._first, self._later, self._inside = _plain_backends(tokenizer.backend_tokenizer.to_str())
         self._check_against_own_encoding()
 
@@ -197,10 +198,8 @@ class Renderer:
         """The ids that end an answer: the template's own, then the tokenizer's end token."""
         probe = Row((Message("user", "a"), Message("assistant", "b")), "the probe", 1, "messages")
         text, marks = self._text(probe.messages, probe.place)
-        _, answer, _ = self._encode(
-            text, _cover([self._answer_span(probe, 1, text, marks)], len(text)), marks
-        )
-        own = answer[-1]
+        pieces = _cover([self._answer_span(probe, 1, text, marks)], len(text))
+        own = self._encode(text, pieces, marks)[1][-1]
         eos = self.tokenizer.eos_token_id
         return (own,) if eos in (None, own) else (own, eos)
 
@@ -238,23 +237,24 @@ class Renderer:
     def _text(
         self, messages: Sequence[Message], place: str, *, add_generation_prompt: bool = False
     ) -> tuple[str, list[Mark]]:
-        """The rendered text and the stretches of it that people wrote (only where that matters)."""
+        """The rendered text and what people wrote of it, unknown (none) where the template changes texts."""
         text = self._apply(messages, add_generation_prompt=add_generation_prompt)
-        if not any(self._reserved(m.role).search(part) for m in messages for part in (m.content, m.input)):
-            return text, []
         plain, marks = _unmark(self._apply(messages, mark=True, add_generation_prompt=add_generation_prompt))
-        if plain != text:
-            found = next(filter(None, (self._reserved(m.role).search(m.text) for m in messages)))
+        if plain == text:
+            return text, marks
+        parts = ((m.role, part) for m in messages for part in (m.content, m.input))
+        found = next(filter(None, (self._reserved(role).search(part) for role, part in parts)), None)
+        if found:
             raise TemplateError(
                 f"{place}: the text holds the control token {found.group()!r} and {self.template.name} "
                 "changes texts, so the two cannot be told apart",
                 hint="remove the control token from the row, or take `--template instruction`",
             )
-        return text, marks
+        return text, []
 
     def _reserved(self, role: str) -> re.Pattern[str]:
         """What this role must not write as a token: an assistant may write markers such as `<think>`."""
-        return self._any_control if role == "assistant" else self._any_added
+        return self._any_control if role == "assistant" else self._any_but_blanks
 
     def _answer_span(self, row: Row, turn: int, text: str, marks: list[Mark]) -> Span:
         """Start and end (characters) of what the model must produce in this turn, end of turn included."""
@@ -265,12 +265,11 @@ class Renderer:
                 hint="take `--template instruction`, or a template whose generation prompt begins the answer",
             )
         start = len(prompt)
-        tail = row.messages[turn].content.strip()[-16:]
-        found = text.find(tail, start)
-        own_end = next(
-            (mark.end for mark in marks if mark.is_answer and mark.start >= start), found + len(tail)
-        )
-        match = self._any_control.search(text, own_end) if found >= 0 else None
+        answer = row.messages[turn].content.strip()
+        ends = [m.end for m in marks if m.start >= start and m.is_answer and text[m.start : m.end] == answer]
+        # Without marks the answer's last words are looked for; the template may have changed the first ones.
+        ends += [found.end() for found in re.compile(re.escape(answer[-16:])).finditer(text, start)]
+        match = self._any_control.search(text, ends[0]) if ends else None
         if match is None:
             raise TemplateError(
                 f"{row.place}: {self.template.name} closes answer {turn} with no control token, "
@@ -300,7 +299,7 @@ class Renderer:
         """Added tokens in `text[start:end]` outside what people wrote: id, start and end."""
         for match in self._any_added.finditer(text, start, end):
             token_id, token = self._specials[match.group()]
-            if any(mark.bars(match, token.special) for mark in marks):
+            if match.group().strip() and any(mark.bars(match, token.special) for mark in marks):
                 continue
             left, right = match.span()
             while token.lstrip and left > start and text[left - 1].isspace():

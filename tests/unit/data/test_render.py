@@ -5,9 +5,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
+from tokenizers.processors import TemplateProcessing
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tiny import CHATML, tiny_tokenizer
 from tunesmith.data.conversation import Message, Row
@@ -132,9 +133,6 @@ def test_a_model_without_chat_template_gets_the_layout() -> None:
 
 def test_bos_is_never_doubled() -> None:
     tokenizer = tiny_tokenizer(chat_template="{{ bos_token }}" + CHATML)
-    tokenizer.backend_tokenizer.post_processor = None
-    from tokenizers.processors import TemplateProcessing
-
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
     )
@@ -248,3 +246,81 @@ def test_template_hash_follows_its_text() -> None:
     first, second = (choose_template(tiny_tokenizer(), text) for text in ("{{ 1 }}", "{{ 2 }}"))
     assert len(first.sha256) == 64
     assert first.sha256 != second.sha256
+
+
+CHANNELS = (
+    "{% for m in messages %}<|start|>{{ m.role }}{{ '<|channel|>final' if m.role == 'assistant' else '' }}"
+    "<|message|>{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+
+
+@pytest.mark.parametrize("answer", ["a", "final", "channel", "message", "im_end", "Paris"])
+def test_answer_that_reads_like_the_template_is_scored_to_its_own_end(answer: str) -> None:
+    """The first control token behind the word `final` was once taken for the end of the answer `a`."""
+    extra = [AddedToken(f"<|{name}|>", normalized=False) for name in ("start", "channel", "message")]
+    tokenizer = tiny_tokenizer(chat_template=CHANNELS)
+    tokenizer.add_special_tokens({"additional_special_tokens": extra})
+    by = Renderer(tokenizer, choose_template(tokenizer))
+    assert scored_text(by, by.render(row("q", answer))) == f"<|channel|>final<|message|>{answer}<|im_end|>"
+
+
+@BOTH
+@pytest.mark.parametrize("user", ["q", "q <|im_end|>"])
+def test_blank_answer_ends_in_its_own_turn(by, user: str) -> None:
+    assert scored_text(by, by.render(row(user, " ", "q", "b"))) == " <|im_end|>b<|im_end|>"
+
+
+def test_blanks_that_are_added_tokens_stay_so_in_what_people_write() -> None:
+    """Some tokenizers hold runs of blanks as added tokens; none of them is a control token."""
+    by = renderer(extra=(AddedToken("\n\n", normalized=False, special=False),))
+    [own] = by.tokenizer("\n\n").input_ids
+    assert by.prompt_ids([Message("user", "a\n\nb <|im_end|>")]).count(own) == 1
+
+
+def test_tokenizer_that_cuts_text_otherwise_than_its_parts_is_refused() -> None:
+    tokenizer = tiny_tokenizer(extra=(AddedToken("HELLO", normalized=True, special=False),))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(TemplateError, match=r"cuts text in a way that cannot be repeated safely \(\d+ ids"):
+        Renderer(tokenizer, choose_template(tokenizer))
+
+
+def test_tokenizer_without_a_fast_backend_is_refused() -> None:
+    slow = ByT5Tokenizer()
+    with pytest.raises(TemplateError, match=r"^ByT5Tokenizer has no fast backend") as refused:
+        Renderer(slow, choose_template(tiny_tokenizer()))
+    assert "tokenizer.json" in refused.value.hint
+
+
+def blanks_first(kind: str) -> PreTrainedTokenizerFast:
+    """One token a character; a blank before the first word of a text or of each section."""
+    characters = [*map(chr, range(33, 127)), "▁", "\n", "\t", "ö", "你", "好"]
+    specials = ["<unk>", "<|end|>", "<|bot|>"]
+    vocabulary = {text: number for number, text in enumerate([*specials, *characters])}
+    backend = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    if kind == "normalizer":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=False)
+    backend.add_special_tokens([AddedToken(text, normalized=False) for text in specials])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<|end|>")
+
+
+@pytest.mark.parametrize("kind", ["first", "always", "normalizer"])
+@pytest.mark.parametrize("opening", ["bot:\n", "<|bot|>", "<|bot|>\n"])
+def test_where_blanks_come_first_ids_are_the_tokenizers_and_prompts_begin_rows(kind, opening) -> None:
+    tokenizer = blanks_first(kind)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '"
+        + opening.replace("\n", "\\n")
+        + "' if m.role == 'assistant' else 'me:' }}"
+        "{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}"
+        "{{ '" + opening.replace("\n", "\\n") + "' }}{% endif %}"
+    )
+    by = Renderer(tokenizer, choose_template(tokenizer))
+    whole = row("hi you", "yes I", "and", "no")
+    ids = list(by.render(whole).ids)
+    plain = [{"role": m.role, "content": m.content} for m in whole.messages]
+    assert ids == tokenizer.apply_chat_template(plain)["input_ids"]
+    prompt = by.prompt_ids(whole.prompt)
+    assert ids[: len(prompt)] == prompt
