@@ -324,3 +324,9 @@ def test_where_blanks_come_first_ids_are_the_tokenizers_and_prompts_begin_rows(k
     assert ids == tokenizer.apply_chat_template(plain)["input_ids"]
     prompt = by.prompt_ids(whole.prompt)
     assert ids[: len(prompt)] == prompt
+
+
+def test_blanks_that_are_added_tokens_are_no_reason_to_refuse_a_template() -> None:
+    cutting = CHATML.replace("message.content", "message.content[:20]")
+    by = renderer(chat_template=cutting, extra=(AddedToken("\n\n", normalized=False, special=False),))
+    assert "hello" in by.tokenizer.decode(by.prompt_ids([Message("user", "hello\n\n" * 9)]))
