@@ -1,12 +1,14 @@
 """Whole runs on a tiny random model: what a run leaves behind, and that it can be repeated and resumed."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from tiny import tiny_model_folder
-from tunesmith.errors import Interrupted, RunFailed
+from tunesmith.errors import Interrupted, RunFailed, RunFolderError
 from tunesmith.pipeline import finetune
 from tunesmith.progress import Silent
 from tunesmith.resolve import resolve
@@ -157,6 +159,21 @@ def test_interrupted_run_resumed_ends_in_the_same_bytes(flags, finished, tmp_pat
     assert "why" not in run.manifest
     assert run.read_text("evaluation.json") == finished.run.read_text("evaluation.json")
     assert {file.name for file in path.iterdir()} == FILES
+
+
+def test_run_whose_data_changed_is_not_resumed(flags, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(Path(flags["data"]).read_text(encoding="utf-8"), encoding="utf-8")
+    path = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        finetune(run_of(flags, path, data=str(data)), progress=Wire(step=4, do=interrupt))
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    data.write_text(data.read_text(encoding="utf-8").replace("red", "pink"), encoding="utf-8")
+    message = re.escape(f"run `{path}` began with other contents of {data}")
+    with pytest.raises(RunFolderError, match=message) as caught:
+        finetune(resolve(open_run(path).config), resume=path)
+    assert caught.value.hint == f"put them back, or start a new run from `{path / 'config.yaml'}`"
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
 def test_failed_run_says_so_in_its_manifest(flags, tmp_path):
