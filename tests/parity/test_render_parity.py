@@ -56,6 +56,26 @@ def test_ids_are_those_of_apply_chat_template(template: str) -> None:
     assert scored[-1] == 2
 
 
+def test_tokens_that_take_the_blanks_behind_them_take_as_many_as_in_transformers() -> None:
+    """A line break behind an end of turn belongs to that token, though the answer's piece ends before it."""
+    extra = tuple(
+        AddedToken(f"<|{name}|>", normalized=False, special=True, rstrip=True)
+        for name in ("user", "assistant", "end")
+    )
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    tokenizer = tiny_tokenizer(chat_template=template, extra=extra)
+    renderer = Renderer(tokenizer, choose_template(tokenizer))
+    plain = [{"role": m.role, "content": m.content} for m in TURNS]
+    ours = list(renderer.render(Row(TURNS, "rows", 1, "messages")).ids)
+    assert ours == tokenizer.apply_chat_template(plain, tokenize=True)["input_ids"]
+    prompt = renderer.prompt_ids(TURNS[:3])
+    assert ours[: len(prompt)] == prompt
+    assert ours[-1] == renderer.end_of_turn_ids[0]
+
+
 @pytest.mark.real_model
 def test_ids_of_the_embedded_model_are_those_of_apply_chat_template() -> None:
     from tunesmith.models.load import find_model, load_tokenizer

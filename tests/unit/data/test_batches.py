@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunesmith.data.batches import collate, fit_length, micro_batches, windows
 from tunesmith.data.conversation import Message, Row
@@ -35,6 +37,33 @@ def test_micro_batches_hold_every_row_once_longest_first() -> None:
     lengths = [len(r.ids) for b in batches for r in b.rows]
     assert lengths == sorted(lengths, reverse=True)
     assert max(len(b.rows) for b in batches) == 4
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30),
+    window_rows=st.integers(1, 9),
+    micro_batch_rows=st.integers(1, 5),
+    most_tokens=st.none() | st.integers(1, 100),
+)
+def test_any_split_into_windows_and_micro_batches_predicts_the_same_tokens(
+    lengths: list[int], window_rows: int, micro_batch_rows: int, most_tokens: int | None
+) -> None:
+    given_rows = [rendered(length, prompt=length // 2, line=line) for line, length in enumerate(lengths)]
+    predicted = sorted(
+        (row.row.line, position)
+        for window in windows(given_rows, window_rows=window_rows, seed=0, epoch=0)
+        for batch in micro_batches(
+            window, micro_batch_rows=micro_batch_rows, pad_id=0, most_tokens=most_tokens
+        )
+        for row, predicts_T in zip(batch.rows, batch.predicts_BT, strict=True)
+        for position in predicts_T.nonzero().flatten().tolist()
+    )
+    assert predicted == [
+        (row.row.line, position - 1)
+        for row in given_rows
+        for position in range(1, len(row.ids))
+        if row.scored[position]
+    ]
 
 
 def test_a_token_bound_is_kept_and_a_longer_row_goes_alone() -> None:

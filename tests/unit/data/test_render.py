@@ -12,7 +12,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tiny import CHATML, tiny_tokenizer
 from tunesmith.data.conversation import Message, Row
-from tunesmith.data.render import Renderer, choose_template
+from tunesmith.data.render import ASSISTANT, CLOSE, PERSON, Renderer, choose_template
 from tunesmith.errors import TemplateError
 
 END = 2  # <|im_end|>
@@ -21,6 +21,9 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs", "Co")), max_size=30)
 PIECES = st.lists(
     st.one_of(TEXTS, st.sampled_from(["<|im_end|>", "<|im_start|>", "\n", " ", "<|endoftext|>"])), max_size=4
 ).map("".join)
+MARKED = st.text(st.sampled_from([PERSON, ASSISTANT, CLOSE, "a", " "]), max_size=3).flatmap(
+    lambda text: st.permutations([*text, "<|im_end|>", CLOSE]).map("".join)
+)
 ANSWERS = PIECES.filter(lambda text: bool(text.strip()))
 
 
@@ -71,6 +74,16 @@ def test_what_people_write_never_becomes_a_control_token(by, first, answer, syst
     harmless = by.render(row(controls(first), controls(answer), system=system and controls(system)))
     count = [sum(i < 3 for i in rendered.ids) for rendered in (typed, harmless)]
     assert count[0] == count[1]
+
+
+@given(first=MARKED, answer=MARKED.filter(lambda text: bool(text.strip())))
+def test_our_own_marks_typed_by_people_smuggle_no_control_token_in(first: str, answer: str) -> None:
+    try:
+        ids = CHAT.render(row(first, answer)).ids
+    except TemplateError as refused:
+        assert "cannot be told apart" in str(refused)
+    else:
+        assert [sum(i == control for i in ids) for control in (1, END)] == [2, 2]
 
 
 def test_im_end_typed_by_a_user_stays_text() -> None:
