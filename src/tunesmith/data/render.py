@@ -24,10 +24,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.data.conversation import Message, Row
+from tunesmith.data.marks import Mark, unmarked, wrapped
 from tunesmith.errors import TemplateError
-
-# Private-use characters put around what people and the assistant wrote while the template runs.
-PERSON, ASSISTANT, CLOSE = "\uf8f0", "\uf8f1", "\uf8f2"
 
 # How a `tokenizer.json` says that a blank comes before the first word, and how it says that none does.
 BLANKS_FIRST = (
@@ -108,20 +106,6 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, choice: str = "auto") ->
         )
     starts_with_bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     return Template("the ### Instruction: layout", "{{ bos_token }}" * starts_with_bos + INSTRUCTION_LAYOUT)
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A stretch of rendered text (characters `start` to `end`) that a person or the assistant wrote."""
-
-    start: int
-    end: int
-    is_answer: bool
-
-    def bars(self, match: re.Match[str], is_control: bool) -> bool:
-        """Whether a token found at `match` must stay text here."""
-        overlaps = match.start() < self.end and self.start < match.end()
-        return overlaps and (is_control or not self.is_answer)
 
 
 class Renderer:
@@ -214,9 +198,9 @@ class Renderer:
         turns = [
             {
                 "role": message.role,
-                "content": _wrap(message.text, message.role, mark),
-                "instruction": _wrap(message.content, message.role, mark),
-                "input": _wrap(message.input, message.role, mark),
+                "content": wrapped(message.text, message.role, mark),
+                "instruction": wrapped(message.content, message.role, mark),
+                "input": wrapped(message.input, message.role, mark),
             }
             for message in messages
         ]
@@ -239,7 +223,7 @@ class Renderer:
     ) -> tuple[str, list[Mark]]:
         """The rendered text and what people wrote of it, unknown (none) where the template changes texts."""
         text = self._apply(messages, add_generation_prompt=add_generation_prompt)
-        plain, marks = _unmark(self._apply(messages, mark=True, add_generation_prompt=add_generation_prompt))
+        plain, marks = unmarked(self._apply(messages, mark=True, add_generation_prompt=add_generation_prompt))
         if plain == text:
             return text, marks
         parts = ((m.role, part) for m in messages for part in (m.content, m.input))
@@ -365,29 +349,6 @@ def _without_prepend(normalizer: dict[str, Any] | None) -> dict[str, Any] | None
         return normalizer
     kept = [step for step in map(_without_prepend, normalizer["normalizers"]) if step]
     return normalizer | {"normalizers": kept}
-
-
-def _wrap(text: str, role: str, mark: bool) -> str:
-    """Marks around the text but not its outer blanks, so that a template may trim them."""
-    core = text.strip()
-    if not (mark and core):
-        return text
-    opening = ASSISTANT if role == "assistant" else PERSON
-    return text.replace(core, f"{opening}{core}{CLOSE}", 1)
-
-
-def _unmark(marked: str) -> tuple[str, list[Mark]]:
-    """The text without marks, and where each marked stretch lies in it."""
-    plain: list[str] = []
-    marks: list[Mark] = []
-    length = 0
-    for piece in re.split(f"([{PERSON}{ASSISTANT}].*?{CLOSE})", marked, flags=re.DOTALL):
-        text = piece[1:-1] if piece.startswith((PERSON, ASSISTANT)) else piece
-        if text is not piece:
-            marks.append(Mark(length, length + len(text), piece.startswith(ASSISTANT)))
-        plain.append(text)
-        length += len(text)
-    return "".join(plain), marks
 
 
 def _cover(spans: list[Span], length: int) -> list[Span]:

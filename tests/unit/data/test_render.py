@@ -12,7 +12,8 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tiny import CHATML, tiny_tokenizer
 from tunesmith.data.conversation import Message, Row
-from tunesmith.data.render import ASSISTANT, CLOSE, PERSON, Renderer, choose_template
+from tunesmith.data.marks import ASSISTANT, CLOSE, PERSON
+from tunesmith.data.render import Renderer, choose_template
 from tunesmith.errors import TemplateError
 
 END = 2  # <|im_end|>
