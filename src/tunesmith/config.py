@@ -5,7 +5,7 @@ Knows nothing of models, data or devices; checking a value against them is for w
 Read next: `pipeline.py`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -24,6 +24,14 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any) -> Any:
+        # No option is a switch, and YAML reads `yes` and `on` as true, which would count as the number 1.
+        if isinstance(value, bool):
+            raise ValueError("true and false are no values here; a word meant as text needs quotes")
+        return value
 
 
 class ModelConfig(Section):

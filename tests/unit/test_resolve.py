@@ -302,3 +302,10 @@ def test_to_repeat_leaves_names_that_are_no_paths():
     config = resolve(None, {"data": "absent.json", "model": "smollm2-135m"}).to_repeat().config
     assert (config.data.path, config.data.template) == ("absent.json", "auto")
     assert (config.model.name, config.data.validation_file) == ("smollm2-135m", None)
+
+
+def test_yes_is_no_number(write):
+    file = write("data:\n  path: rows.jsonl\nmethod:\n  rank: yes\n")
+    (problem,) = problems_of(file)
+    assert f"{file}:4" in problem
+    assert "true and false are no values here" in problem
