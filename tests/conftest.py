@@ -20,4 +20,5 @@ def clean_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model cache stays the user's own, so that the embedded model is converted once."""
     for name in ("HF_TOKEN", "CUDA_VISIBLE_DEVICES", "COLUMNS", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
