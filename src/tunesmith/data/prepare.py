@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tunesmith.data.formats import count_formats, load_rows
 from tunesmith.data.render import Rendered, Renderer
 from tunesmith.data.split import overlap, with_given
 from tunesmith.errors import DataError
+from tunesmith.tools.digest import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prep
     overlaps = {name: overlap(split.train, parts[name]) for name in ("validation", "test")}
     files = [settings.path, settings.validation_file, settings.test_file]
     account = {
-        "files": {path: _sha256(path) for path in files if path},
+        "files": {path: file_sha256(Path(path)) for path in files if path},
         "formats": count_formats([*rows, *(validation or ()), *(test or ())]),
         "rows": {name: len(part.rows) for name, part in fitted.items()},
         "tokens": {name: sum(len(row.ids) for row in part.rows) for name, part in fitted.items()},
@@ -130,7 +130,3 @@ def _notes(fitted: dict[str, Fitted], overlaps: dict[str, int]) -> list[str]:
                 f"{count} {name} prompts are also in the training rows; their scores flatter the model"
             )
     return notes
-
-
-def _sha256(path: str) -> str:
-    return sha256(Path(path).read_bytes()).hexdigest()

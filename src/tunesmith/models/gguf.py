@@ -1,6 +1,5 @@
 """GGUF files: turned once into a standard safetensors folder in the cache, then loaded from there."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from tunesmith.errors import ModelError
+from tunesmith.tools.digest import file_sha256
 
 # llama.cpp names the way a model cuts text before merging in `tokenizer.ggml.pre`; transformers 5.23 reads
 # every BPE GGUF with GPT-2's rule. For these models digits are cut one by one first, as they were trained.
@@ -32,7 +32,7 @@ def converted(path: Path) -> Path:
     Raises:
         ModelError: if the file is not a GGUF model that transformers reads.
     """
-    folder = cache_folder() / "gguf" / f"{path.stem}-{_sha256(path)[:16]}-v{FORMAT}"
+    folder = cache_folder() / "gguf" / f"{path.stem}-{file_sha256(path)[:16]}-v{FORMAT}"
     if (folder / "config.json").exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +73,3 @@ def _restore_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> No
         backend: Any = tokenizer.backend_tokenizer
         digits = pre_tokenizers.Digits(individual_digits=True)
         backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

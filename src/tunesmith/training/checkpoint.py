@@ -4,7 +4,6 @@ A checkpoint is written into a staging folder, its manifest with the sha256 of e
 appears under its name in one rename. Reading one checks the manifest first.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunesmith.errors import RunFolderError
+from tunesmith.tools.digest import file_sha256
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
     "weights.safetensors",
@@ -51,7 +51,7 @@ def save_checkpoint(
         tensors, groups = _split_optimizer_state(optimizer.state_dict())
         save_file(tensors | _random_states(), staging / OPTIMIZER)
         (staging / STATE).write_text(json.dumps({"step": step, "param_groups": groups, **state}, indent=2))
-        sums = {name: _sha256(staging / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
+        sums = {name: file_sha256(staging / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
         (staging / MANIFEST).write_text(json.dumps(sums, indent=2))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(staging, final)
@@ -106,7 +106,7 @@ def check_checkpoint(path: Path) -> None:
             f"checkpoint `{path}` is damaged: {MANIFEST} cannot be read: {error}", hint=_EARLIER
         ) from error
     try:
-        damaged = [name for name, expected in sums.items() if _sha256(path / name) != expected]
+        damaged = [name for name, expected in sums.items() if file_sha256(path / name) != expected]
     except OSError as error:
         raise RunFolderError(f"checkpoint `{path}` is not whole: {error}", hint=_EARLIER) from error
     if damaged:
@@ -174,8 +174,3 @@ def _restore_random_states(tensors: dict[str, Tensor]) -> None:
     torch.set_rng_state(tensors["random.cpu"])
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -284,7 +283,7 @@ class Loop:
             step=self.state.step,
             model=self.model,
             optimizer=self.optimizer,
-            state=_state_json(self.state),
+            state=asdict(self.state),
         )
         remove_old(self.checkpoints, keep=self.settings.save_total_limit, best=self._best_checkpoint())
 
@@ -296,7 +295,3 @@ class Loop:
         best = self._best_checkpoint()
         if best is not None and self.state.best_step != self.state.step:
             load_checkpoint(best, model=self.model, optimizer=None)
-
-
-def _state_json(state: State) -> dict[str, Any]:
-    return asdict(state)
