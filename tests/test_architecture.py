@@ -36,7 +36,10 @@ DOORS = {
     "matplotlib": ("evaluation/curves.py",),
     "sacrebleu": ("evaluation/",),
     "yaml": ("resolve.py", "evaluation/card.py"),
-    "pyarrow": ("data/tables.py",),
+    "pyarrow": ("data/tables.py", "data/write.py"),
+    "datasketch": ("data/near.py",),
+    "ftfy": ("data/",),
+    "faker": ("data/generate/",),
 }
 FILE_LINES, FUNCTION_LINES, CLASS_LINES, PARAMETERS, FIELDS = 400, 75, 250, 10, 16
 VAGUE_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py", "other.py"}
