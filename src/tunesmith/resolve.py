@@ -126,7 +126,10 @@ def resolve(file: Path | None = None, flags: Mapping[str, Any] | None = None) ->
     Raises:
         ConfigError: lists every problem with its place.
     """
-    values, lines = _read_yaml(file) if file else ({}, {})
+    values, lines = read_yaml(file) if file else ({}, {})
+    # A section with all its keys commented out is an empty one.
+    sections = {option.section for option in options()}
+    values |= {key: {} for key, value in values.items() if value is None and key in sections}
     places = {key: f"{file}:{line}" for key, line in lines.items()}
     origins = {key: str(file) for key in lines}
     by_flag = {option.flag: option for option in options()}
@@ -145,7 +148,7 @@ def resolve(file: Path | None = None, flags: Mapping[str, Any] | None = None) ->
         problems += [_explain(item, places, values) for item in found]
     if problems:
         raise ConfigError(
-            _listing(problems), hint="`tunesmith train --help` lists every option with its default"
+            listing(problems), hint="`tunesmith train --help` lists every option with its default"
         )
     return Resolved(config, {option.key: origins.get(option.key, "default") for option in options()})
 
@@ -155,9 +158,10 @@ def _is_second_branch(location: tuple[int | str, ...]) -> bool:
     return location[-1:] == ("list[str]",)
 
 
-def _listing(problems: list[str]) -> str:
+def listing(problems: list[str], *, what: str = "configuration") -> str:
+    """All problems of a file in one message, one a line."""
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"the configuration has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
+    return f"the {what} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def _explain(error: dict[str, Any], places: Mapping[str, str], values: Mapping[str, Any]) -> str:
@@ -204,6 +208,10 @@ def _nearest(name: str, known: Any, *, prefix: str = "") -> str:
     return f"; nearest: {prefix}{near[0]}" if near else ""
 
 
+_FLAGS = "give a YAML file, or use flags alone: `tunesmith train --data FILE`"
+_EXAMPLE = "begin with `data:` and, indented below it, `path: rows.json`"
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML without aliases, which can blow a small file up to gigabytes."""
 
@@ -214,8 +222,18 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The values and, by dotted key, the line each stands in.
+def read_yaml(
+    file: Path, *, what: str = "configuration", missing: str = _FLAGS, example: str = _EXAMPLE
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values of a safe subset of YAML and, by dotted key (`data.path`, `rows.0`), their 1-based lines.
+
+    Tags that build Python objects, aliases and keys given twice are refused.
+
+    Args:
+        file: the YAML file, UTF-8.
+        what: what the file is to the user, for the message.
+        missing: the hint for a file that cannot be read.
+        example: the hint for a file without keys.
 
     Raises:
         ConfigError: for a file that is missing, not YAML, not a mapping, or names a key twice.
@@ -227,8 +245,8 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
             file.name, [p.name for p in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
         )
         raise ConfigError(
-            f"configuration `{file}` cannot be read: {getattr(error, 'strerror', None) or error}{near}",
-            hint="give a YAML file, or use flags alone: `tunesmith train --data FILE`",
+            f"{what} `{file}` cannot be read: {getattr(error, 'strerror', None) or error}{near}",
+            hint=missing,
         ) from error
     try:
         loader = _StrictLoader(text)
@@ -244,26 +262,20 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
             hint="mend that line" if mark else "put quotes around dates and other odd values",
         ) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: holds {type(values).__name__}, not keys with values", hint=_EXAMPLE)
+        raise ConfigError(f"{file}: holds {type(values).__name__}, not keys with values", hint=example)
     if twice:
         raise ConfigError(
-            _listing([f"{file}:{line}: {key}: given twice" for key, line in twice]), hint="keep one of them"
+            listing([f"{file}:{line}: {key}: given twice" for key, line in twice], what=what),
+            hint="keep one of them",
         )
-    sections = {option.section for option in options()}
-    empty: dict[str, Any] = {key: {} for key, value in values.items() if value is None and key in sections}
-    return values | empty, lines
-
-
-_EXAMPLE = "begin with `data:` and, indented below it, `path: rows.json`"
+    return values, lines
 
 
 def _key_lines(node: Any, prefix: str = "") -> tuple[dict[str, int], list[tuple[str, int]]]:
     """Lines by dotted key, and the keys that occur twice."""
     lines: dict[str, int] = {}
     twice: list[tuple[str, int]] = []
-    if not isinstance(node, yaml.MappingNode):
-        return lines, twice
-    for key_node, value_node in node.value:
+    for key_node, value_node in _pairs(node):
         key = f"{prefix}{key_node.value}"
         line = key_node.start_mark.line + 1
         if key in lines:
@@ -273,6 +285,15 @@ def _key_lines(node: Any, prefix: str = "") -> tuple[dict[str, int], list[tuple[
         lines |= below
         twice += below_twice
     return lines, twice
+
+
+def _pairs(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Keys and values of a mapping; of a list, the positions and the items."""
+    if isinstance(node, yaml.MappingNode):
+        yield from node.value
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            yield yaml.ScalarNode("tag:yaml.org,2002:int", str(position), item.start_mark), item
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
