@@ -1,13 +1,12 @@
-"""Records of JSON lines and of JSON arrays, each with the line where it starts.
+"""One record from the JSON text of one row, or the reason why it is none; and the lines of JSON lines.
 
-Decides nothing about which of the two a file is: `read.py` does.
+Decides nothing about which kind of file it is: `read.py` does. The rows of an array: `json_array.py`.
 """
 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import orjson
 
@@ -17,74 +16,65 @@ from tunesmith.errors import DataError
 BOM = b"\xef\xbb\xbf"
 UTF8_HINT = "save the file as UTF-8, for example `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`"
 LINES_HINT = "write one whole JSON object on each line; text holds a line break as \\n"
-ARRAY_HINT = "correct the file there; it must be one JSON array of objects, [{...}, {...}]"
+MAX_ROW_BYTES = 64 << 20  # no row to train on is larger; a file without line breaks would fill the memory
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SURROGATE = re.compile(r"\\u[dD]")
+_EXACT_INTEGERS_TO = 2.0**53
+
+# The line where a row starts (1-based), and its bytes.
+Piece = tuple[int, bytes]
 
 
-def _refuse_constant(literal: str) -> NoReturn:
-    raise ArithmeticError(f"{literal} is not a JSON number")
+class _Unusable(ValueError):
+    """What decoding found, by kind."""
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(what)
+        self.kind = kind
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def line_pieces(stream: BinaryIO) -> Iterator[Piece | BadLine]:
+    """Each line that is not blank; one that is too long to be a row is passed over in parts."""
+    line = 0
+    while raw := stream.readline(MAX_ROW_BYTES + 1):
+        line += 1
+        if len(raw) > MAX_ROW_BYTES:
+            while raw and not raw.endswith(b"\n"):
+                raw = stream.readline(MAX_ROW_BYTES)
+            what = f"the line is longer than {MAX_ROW_BYTES >> 20} MiB"
+            yield BadLine(line, "too_large", what, LINES_HINT)
+            continue
+        content = raw.removeprefix(BOM) if line == 1 else raw
+        if content.strip():
+            yield line, content
 
 
-def json_lines(path: Path) -> Iterator[Record | BadLine]:
-    """Each line's record, or why the line is none; blank lines are passed over. Holds one line at a time."""
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            content = raw.removeprefix(BOM) if line == 1 else raw
-            if content.strip():
-                yield _line_record(line, content)
+def decode_json(line: int, content: bytes, *, hint: str = LINES_HINT) -> Record | BadLine:
+    """The record in `content`, which starts on `line`.
 
-
-def json_array(path: Path) -> Iterator[Record | BadLine]:
-    """Each element of the file's one array. Holds the whole text; time is linear in its length.
-
-    Raises:
-        DataError: where the text stops being JSON; what follows has no certain meaning.
+    Refused are a key that stands twice, NaN, half a surrogate pair and bytes that are not UTF-8, besides what
+    is no JSON; integers of any size stay exact.
     """
-    text = decoded_text(path)
-    position = _past_space(text, text.index("[") + 1)
-    line, counted = 1, 0
-    closed = text[position : position + 1] == "]"
-    while not closed:
-        line, counted = line + text.count("\n", counted, position), position
-        value, end = _element(path, text, position)
-        yield as_record(line, value)
-        end = _past_space(text, end)
-        closed = _is_closed(path, text, end)
-        position = end if closed else _past_space(text, end + 1)
-    rest = _past_space(text, position + 1)
-    if rest < len(text):
-        _refuse_array(path, text, rest, "there is text after the closing `]`")
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        return _why_not(line, content, error.msg, hint)
+    if not isinstance(value, dict):
+        return as_record(line, value)
+    # Every key is followed by `":`, which no text can hold unescaped; where the counts differ, look closer.
+    keys, is_rounded = _keys(value)
+    if not is_rounded and keys == content.count(b'":') - content.count(b'\\":'):
+        return Record(line, value)
+    return _why_not(line, content, "", hint)
 
 
-def refuse_object(path: Path) -> NoReturn:
-    """Say why a file that starts with an object, and is not JSON lines, cannot be read.
-
-    Raises:
-        DataError: always: one object alone, several that share lines, or broken JSON.
-    """
-    text = decoded_text(path)
-    value, end = _element(path, text, _past_space(text, 0))
-    rest = _past_space(text, end)
-    if rest < len(text):
-        what = f"{path}:{_line_at(text, rest)}: a second JSON value follows the first"
-        raise DataError(what, hint=f"{LINES_HINT}, or put commas between them and the whole in [ ]")
-    items = value.items() if isinstance(value, dict) else ()
-    lists = [key for key, inner in items if isinstance(inner, list)]
-    hint = f"save the list under `{lists[0]}` as a file of its own" if lists else "put the row in [ ]"
-    raise DataError(f"{path}:1: the file is one JSON object, not an array of rows", hint=hint)
-
-
-def decoded_text(path: Path) -> str:
-    """The whole file as text, without a byte order mark.
+def decoded_text(data: bytes, path: object) -> str:
+    """Text of a whole file, without a byte order mark.
 
     Raises:
         DataError: if a byte is not UTF-8; names it, its line and its offset in bytes.
     """
-    data = path.read_bytes().removeprefix(BOM)
+    data = data.removeprefix(BOM)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -93,32 +83,7 @@ def decoded_text(path: Path) -> str:
         raise DataError(f"{path}:{line}: {what}", hint=UTF8_HINT) from None
 
 
-def _line_record(line: int, content: bytes) -> Record | BadLine:
-    try:
-        return as_record(line, orjson.loads(content))
-    except orjson.JSONDecodeError as error:
-        fallback = error.msg
-    try:
-        text = content.decode().rstrip("\r\n")
-        _, end = _decode(text, _past_space(text, 0))
-    except UnicodeDecodeError as error:
-        what = f"byte {content[error.start]:#04x} at offset {error.start} of the line is not UTF-8"
-        return BadLine(line, what, UTF8_HINT)
-    except json.JSONDecodeError as error:
-        return BadLine(line, _explain(error, at_end=not content.endswith(b"\n")), LINES_HINT)
-    rest = text[_past_space(text, end) :]
-    what = f"more text follows the value, in column {end + 1}" if rest else fallback
-    return BadLine(line, what, LINES_HINT)
-
-
-def _element(path: Path, text: str, position: int) -> tuple[object, int]:
-    try:
-        return _decode(text, position)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: {_explain(error, at_end=True)}", hint=ARRAY_HINT) from None
-
-
-def _decode(text: str, position: int) -> tuple[object, int]:
+def decode_value(text: str, position: int) -> tuple[object, int]:
     """One JSON value and where it ends; whatever is wrong comes out as a JSONDecodeError."""
     try:
         value, end = _DECODER.raw_decode(text, position)
@@ -127,18 +92,19 @@ def _decode(text: str, position: int) -> tuple[object, int]:
     except json.JSONDecodeError:
         raise
     except RecursionError:
-        raise json.JSONDecodeError("it is nested too deeply", text, position) from None
+        raise _JsonError("too_deep", "it is nested too deeply", text, position) from None
     except UnicodeEncodeError:
         what = "it holds half of a surrogate pair, which is no character"
-        raise json.JSONDecodeError(what, text, position) from None
-    except ArithmeticError as error:
-        raise json.JSONDecodeError(str(error), text, position) from None
+        raise _JsonError("not_json", what, text, position) from None
+    except _Unusable as error:
+        raise _JsonError(error.kind, str(error), text, position) from None
     except ValueError:  # an integer beyond Python's limit of digits
-        raise json.JSONDecodeError("it holds a number with too many digits", text, position) from None
+        raise _JsonError("not_json", "it holds a number with too many digits", text, position) from None
     return value, end
 
 
-def _explain(error: json.JSONDecodeError, *, at_end: bool) -> str:
+def explain(error: json.JSONDecodeError, *, at_end: bool) -> str:
+    """What is wrong, and in which column."""
     # A JSON text holds no bare line break inside a string, so an open string means the end of the text.
     if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string"):
         truncated = "; the file may be truncated" if at_end else ""
@@ -146,27 +112,64 @@ def _explain(error: json.JSONDecodeError, *, at_end: bool) -> str:
     return f"not JSON in column {error.colno}: {error.msg}"
 
 
-def _is_closed(path: Path, text: str, position: int) -> bool:
-    """True at the array's end, False at a comma with an element after it."""
-    found = text[position : position + 1]
-    following = _past_space(text, position + 1)
-    if found == "," and text[following : following + 1] == "]":
-        _refuse_array(path, text, position, "a comma stands before the closing `]`")
-    if found and found in ",]":
-        return found == "]"
-    if not found:
-        _refuse_array(path, text, position, "the array breaks off; the file may be truncated")
-    _refuse_array(path, text, position, f"expected `,` or `]` between rows, found `{found}`")
-
-
-def _refuse_array(path: Path, text: str, position: int, what: str) -> NoReturn:
-    raise DataError(f"{path}:{_line_at(text, position)}: {what}", hint=ARRAY_HINT)
-
-
-def _past_space(text: str, position: int) -> int:
+def past_space(text: str, position: int) -> int:
+    """The next position that is no white space."""
     match = _SPACE.match(text, position)
     return match.end() if match else position
 
 
-def _line_at(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
+class _JsonError(json.JSONDecodeError):
+    """A decoding error that knows its kind."""
+
+    def __init__(self, kind: str, what: str, text: str, position: int) -> None:
+        super().__init__(what, text, position)
+        self.kind = kind
+
+
+def _refuse_constant(literal: str) -> NoReturn:
+    raise _Unusable("not_a_number", f"{literal} is not a JSON number")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Unusable("duplicate_key", f"the key `{twice}` stands twice in one object")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+
+
+def _keys(value: Any) -> tuple[int, bool]:
+    """Keys of all objects in `value`, and whether a number may have been rounded."""
+    kind = type(value)
+    if kind is float:
+        return 0, abs(value) >= _EXACT_INTEGERS_TO
+    if kind is not dict and kind is not list:
+        return 0, False
+    count, is_rounded = (len(value) if kind is dict else 0), False
+    for inner in value.values() if kind is dict else value:
+        if type(inner) is not str:
+            more, inexact = _keys(inner)
+            count, is_rounded = count + more, is_rounded or inexact
+    return count, is_rounded
+
+
+def _why_not(line: int, content: bytes, fallback: str, hint: str) -> Record | BadLine:
+    """Decode again with the slow decoder, which knows why it fails, and may not fail at all."""
+    try:
+        text = content.decode().rstrip("\r\n")
+        value, end = decode_value(text, past_space(text, 0))
+    except UnicodeDecodeError as error:
+        where = "line" if b"\n" not in content.rstrip() else "row"
+        what = f"byte {content[error.start]:#04x} at offset {error.start} of the {where} is not UTF-8"
+        return BadLine(line + content.count(b"\n", 0, error.start), "bad_bytes", what, UTF8_HINT)
+    except json.JSONDecodeError as error:
+        what = explain(error, at_end=not content.endswith(b"\n"))
+        kind = error.kind if isinstance(error, _JsonError) else "not_json"
+        return BadLine(line + error.lineno - 1, kind, what, hint)
+    if text[past_space(text, end) :]:
+        return BadLine(line, "not_json", f"more text follows the value, in column {end + 1}", hint)
+    return BadLine(line, "not_json", fallback, hint) if fallback else as_record(line, value)

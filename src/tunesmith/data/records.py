@@ -21,9 +21,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """One place of the file that is no record: what is wrong there and what to do."""
+    """One place of the file that is no record: what is wrong there and what to do.
+
+    `kind` is one of `bad_bytes`, `not_json`, `not_a_number`, `duplicate_key`, `too_deep`, `too_large`,
+    `not_an_object`, `wrong_columns` (CSV) and `damaged` (the file breaks off).
+    """
 
     line: int
+    kind: str
     what: str
     hint: str
 
@@ -47,6 +52,7 @@ def as_record(line: int, value: object) -> Record | BadLine:
         return Record(line, value)
     return BadLine(
         line,
+        "not_an_object",
         f"the row is {kind_of(value)}, not an object",
         'write each row as an object with named fields, such as {"instruction": "...", "output": "..."}',
     )

@@ -8,37 +8,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tunesmith.data.json_records import BOM, UTF8_HINT
+from tunesmith.data.json_records import BOM, MAX_ROW_BYTES, UTF8_HINT
 from tunesmith.data.records import BadLine, Record, listed
 from tunesmith.errors import DataError
 
 CSV_HINT = 'put values with commas, quotes or line breaks in "..." and write a quote inside as ""'
-_MAX_FIELD_CHARACTERS = 2**31 - 1
 
 
-def csv_rows(path: Path) -> Iterator[Record | BadLine]:
+def csv_rows(stream: BinaryIO, path: Path) -> Iterator[Record | BadLine]:
     """Each row of a CSV file with a header, values as text exactly; blank lines are passed over.
+
+    Args:
+        stream: the file from its first byte.
+        path: its name for messages.
 
     Raises:
         DataError: if the header cannot be used.
     """
     # Python's own limit, 131072 characters, is below one long document, and can only be set for the process.
-    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-    with path.open("rb") as file:
-        rows = _numbered_rows(file)
-        header = _header(path, next(rows))
-        for line, values in rows:
-            if isinstance(values, str):
-                yield BadLine(line, f"not CSV: {values}", CSV_HINT)
-            else:
-                yield _csv_record(line, header, values)
+    csv.field_size_limit(MAX_ROW_BYTES)
+    rows = _numbered_rows(stream)
+    header = _header(path, next(rows))
+    for line, values in rows:
+        if isinstance(values, str):
+            yield BadLine(line, "wrong_columns", f"not CSV: {values}", CSV_HINT)
+        else:
+            yield _csv_record(line, header, values)
 
 
 def parquet_rows(path: Path) -> Iterator[Record | BadLine]:
     """Each row of a Parquet file, `line` being its 1-based number; holds about a thousand rows at a time.
 
-    Raises:
-        DataError: if the file is truncated or damaged.
+    A file that is truncated or damaged ends in a bad line.
     """
     # Loaded here because only Parquet files should carry its weight.
     import pyarrow
@@ -52,11 +53,8 @@ def parquet_rows(path: Path) -> Iterator[Record | BadLine]:
                     line += 1
                     yield Record(line, value)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        fact = " ".join(str(error).split())
-        raise DataError(
-            f"{path}:{line + 1}: not readable as Parquet: {fact}",
-            hint="the file may be truncated: fetch or write it again",
-        ) from None
+        what = f"not readable as Parquet: {' '.join(str(error).split())}"
+        yield BadLine(line + 1, "damaged", what, "the file may be truncated: fetch or write it again")
 
 
 def _numbered_rows(file: BinaryIO) -> Iterator[tuple[int, list[str] | str]]:
@@ -102,9 +100,10 @@ def _header(path: Path, first: tuple[int, list[str] | str]) -> list[str]:
 def _csv_record(line: int, header: list[str], values: list[str]) -> Record | BadLine:
     bad = _bad_byte(values)
     if bad:
-        return BadLine(line, bad, UTF8_HINT)
+        return BadLine(line, "bad_bytes", bad, UTF8_HINT)
     if len(values) != len(header):
-        return BadLine(line, f"{len(values)} values, but the header has {len(header)} columns", CSV_HINT)
+        what = f"{len(values)} values, but the header has {len(header)} columns"
+        return BadLine(line, "wrong_columns", what, CSV_HINT)
     return Record(line, dict(zip(header, values, strict=True)))
 
 

@@ -1,4 +1,5 @@
 import datetime
+import gzip
 import json
 import os
 
@@ -6,7 +7,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tunesmith.data.read import read_records
+from tunesmith.data.read import read_records, scan
+from tunesmith.data.records import BadLine, Record
 from tunesmith.errors import DataError
 
 ROWS = [{"instruction": "Add 1 and 2", "output": "3"}, {"instruction": "你好", "output": "a\nb"}]
@@ -132,7 +134,7 @@ def test_bad_json_line_is_named(tmp_path, bad, what):
         ('{"a":\n\n1,}]', 5, "not JSON in column 3"),
         ('{"a": 1}', 3, "the array breaks off; the file may be truncated"),
         ('{"a": "b', 3, "the JSON breaks off in column 7"),
-        ('{"a": 1},\n]', 3, "a comma stands before the closing `]`"),
+        ('{"a": 1},\n]', 4, "a comma stands before the closing `]`"),
         ('{"a": 1}\n{"a": 2}]', 4, "expected `,` or `]` between rows, found `{`"),
         ('{"a": 1}]\n\n]', 5, "there is text after the closing `]`"),
         (r'{"a": "\udfff"}]', 3, "half of a surrogate pair"),
@@ -142,7 +144,7 @@ def test_bad_json_line_is_named(tmp_path, bad, what):
 )
 def test_broken_array_is_named_where_it_breaks(tmp_path, bad, line, what):
     error = error_of(path := write(tmp_path, f'[\n{{"a": 1}},\n{bad}', "rows.json"))
-    assert str(error).startswith(f"{path}:{line}: ")
+    assert f"{path}:{line}: " in str(error)
     assert what in str(error)
     assert "one JSON array of objects" in error.hint
 
@@ -179,7 +181,7 @@ def test_bad_bytes_are_named_with_line_and_offset(tmp_path, prefix):
     error = error_of(write(tmp_path, start + b'{"a": "caf\xe9"}\n{"a": "b"}\n'))
     assert ":1: byte 0xe9 at offset 10 of the line is not UTF-8" in str(error)
     error = error_of(write(tmp_path, start + b'[{"a": "b"},\n{"a": "caf\xe9"}]', "rows.json"))
-    assert ":2: byte 0xe9 at offset 23 is not UTF-8" in str(error)
+    assert ":2: byte 0xe9 at offset 10 of the line is not UTF-8" in str(error)
     error = error_of(write(tmp_path, start + b"a,b\nx,\xc3\xa9caf\xe9\n", "rows.csv"))
     assert ":2: byte 0xe9 at offset 5 of value 2 is not UTF-8" in str(error)
     error = error_of(write(tmp_path, start + b"a,b\xff\nx,y\n", "rows.csv"))
@@ -223,7 +225,9 @@ def test_truncated_parquet(tmp_path):
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
             "the file is a git LFS pointer",
         ),
-        (b"\x1f\x8b\x08\x00", "the file is compressed with gzip"),
+        (b"\x1f\x8b\x08\x00", "the compressed file is damaged: Compressed file ended"),
+        (b"\x1f\x8bxx" * 9, "the compressed file is damaged: Unknown compression method"),
+        (gzip.compress(gzip.compress(b"{}")), "the file is compressed with gzip twice"),
         (b"\x28\xb5\x2f\xfd\x00", "the file is compressed with zstd"),
         (b"PK\x03\x04\x00", "the file is a zip archive or a spreadsheet"),
         ('{"a": 1}'.encode("utf-16"), "the file is UTF-16 text"),
@@ -288,3 +292,83 @@ def test_file_without_permission(tmp_path):
     path = write(tmp_path, json_lines())
     path.chmod(0)
     assert "cannot be read: Permission denied" in str(error_of(path))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.json.gz", "rows.csv.gz", "rows"])
+def test_gzip_is_read_as_what_it_holds(tmp_path, name):
+    content = (
+        "instruction,output\na,b\n" if "csv" in name else json_lines() if "l" in name else json.dumps(ROWS)
+    )
+    path = write(tmp_path, gzip.compress(content.encode()), name)
+    assert values(path) == ([{"instruction": "a", "output": "b"}] if "csv" in name else ROWS)
+
+
+def test_gzip_that_breaks_off_keeps_what_came_before(tmp_path):
+    whole = gzip.compress("".join(f'{{"a": "{os.urandom(20).hex()}"}}\n' for _ in range(9999)).encode())
+    path = write(tmp_path, whole[:-2000], "rows.jsonl.gz")
+    *good, bad = scan(path)
+    assert len(good) > 9000
+    assert (bad.kind, bad.line) == ("damaged", good[-1].line + 1)
+    assert f"{path}:{bad.line}: the compressed file is damaged behind this line" in str(error_of(path))
+
+
+KINDS = [
+    ('{"a": "x", "a": "y"}', "duplicate_key", "the key `a` stands twice in one object"),
+    ('{"a": [{"b": 1, "b": 1}]}', "duplicate_key", "the key `b` stands twice"),
+    ('{"a" : 1, "a" : 2}', "duplicate_key", "the key `a` stands twice"),
+    ('{"a": NaN}', "not_a_number", "NaN is not a JSON number"),
+    ('{"a": "\\d"}', "not_json", "not JSON in column 8: Invalid \\escape"),
+    ('{"a": 1,}', "not_json", "not JSON in column"),
+    ("{'a': 1}", "not_json", "not JSON in column 2"),
+    ("[" * 5000 + "]" * 5000, "too_deep", "it is nested too deeply"),
+    ("17", "not_an_object", "the row is a number, not an object"),
+]
+
+
+@pytest.mark.parametrize(("bad", "kind", "what"), KINDS)
+@pytest.mark.parametrize("is_array", [False, True])
+def test_one_bad_row_costs_one_row_and_is_typed(tmp_path, bad, kind, what, is_array):
+    good = '{"a": "\\": \\" {[", "c:": {"d": []}}'
+    text = f"[\n{good},\n{bad},\n{good}\n]" if is_array else f"{good}\n{bad}\n{good}\n"
+    first, broken, last = scan(path := write(tmp_path, text, "rows.json"))
+    assert first.value == last.value == json.loads(good)
+    assert (broken.kind, broken.line) == (kind, 3 if is_array else 2)
+    assert what in broken.what
+    skipped = []
+    assert [record.line for record in read_records(path, skipped=skipped)] == [first.line, last.line]
+    assert skipped == [broken]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_array_goes_on_behind_a_row_that_lacks_a_quote(tmp_path, indent):
+    rows = [{"a": "one", "turns": [{"b": 1}]}, {"a": "two", "b": "x"}, {"a": "three"}, {"a": "four"}]
+    text = json.dumps(rows, indent=indent).replace('two"', "two")
+    found = list(scan(write(tmp_path, text, "rows.json")))
+    assert [row.value["a"] for row in found if isinstance(row, Record)] == ["one", "three", "four"]
+    assert [row.kind for row in found if isinstance(row, BadLine)] == ["not_json"]
+
+
+def test_elements_larger_than_a_chunk_are_read_whole(tmp_path):
+    rows = [{"a": "x" * 700_000, "b": ["y\n" * 900_000]}, {"a": '"' * 2_000_000}, {"a": 1}]
+    path = write(tmp_path, json.dumps(rows, indent=1), "rows.json")
+    assert values(path) == rows
+    assert lines(path) == [2, 8, 11]
+
+
+def test_integers_of_any_size_stay_exact(tmp_path):
+    large = 123456789012345678901234567890
+    assert values(write(tmp_path, f'{{"a": {large}, "b": [1.5, 1e30]}}\n')) == [
+        {"a": large, "b": [1.5, 1e30]}
+    ]
+
+
+def test_line_beyond_any_row_is_passed_over(tmp_path):
+    path = write(tmp_path, b'{"a": 1}\n' + b" " * (65 << 20) + b'\n{"a": 2}\n')
+    first, long, last = scan(path)
+    assert (long.kind, long.line, long.what) == ("too_large", 2, "the line is longer than 64 MiB")
+    assert (first.value, last.value, last.line) == ({"a": 1}, {"a": 2}, 3)
+
+
+def test_every_bad_line_is_typed_in_tables_too(tmp_path):
+    found = list(scan(write(tmp_path, b"a,b\n1,2\n1\ncaf\xe9,2\n", "rows.csv")))
+    assert [row.kind for row in found if isinstance(row, BadLine)] == ["wrong_columns", "bad_bytes"]

@@ -1,4 +1,4 @@
-"""Which language a text is in, as far as a file's mixture can be told from it: by script, then by common words.
+"""Which language a text is in, as far as a file's mixture needs it: by script, then by common words.
 
 Enough to find the German rows of an English file; no substitute for a language identifier.
 """
@@ -17,20 +17,20 @@ _SCRIPTS = (
     ("greek", re.compile("[\u0370-\u03ff]")),
 )
 _COMMON_WORDS = {
-    "en": "the of and is in it that was for on with as are this you be have not or by from at i we will which "
-    "what how your can has an do does my they their there would should please",
-    "de": "der die das und ist nicht ein eine mit von den dem des im auf für sich es ich sie wir zu auch wie war "
-    "bei oder nach einen einer haben wird sind aber kann was",
-    "fr": "le la les des et est une un du que qui dans pour pas sur avec ce il elle nous vous au aux par plus "
-    "sont cette je mais ou être votre quel quelle",
-    "es": "el la los las y es una un del que en por con para no se su al lo como más pero sus le este esta son "
-    "muy qué cómo usted está",
-    "it": "il lo la gli le e è un una del della che di per non con si sono come più ma nel alla dei anche questo "
-    "questa ho ha quale",
-    "pt": "o a os as e é um uma do da que em para não com se por mais como mas dos das no na ao são foi você "
-    "qual está isso",
-    "nl": "de het een en is van dat niet op te zijn met voor er aan ook als maar om dan bij nog naar deze dit "
-    "ik je wij hoe",
+    "en": "the of and is in it that was for on with as are this you be have not or by from at i we will "
+    "which what how your can has an do does my they their there would should please",
+    "de": "der die das und ist nicht ein eine mit von den dem des im auf für sich es ich sie wir zu auch wie "
+    "war bei oder nach einen einer haben wird sind aber kann was",
+    "fr": "le la les des et est une un du que qui dans pour pas sur avec ce il elle nous vous au aux par "
+    "plus sont cette je mais ou être votre quel quelle",
+    "es": "el la los las y es una un del que en por con para no se su al lo como más pero sus le este esta "
+    "son muy qué cómo usted está",
+    "it": "il lo la gli le e è un una del della che di per non con si sono come più ma nel alla dei anche "
+    "questo questa ho ha quale",
+    "pt": "o a os as e é um uma do da que em para não com se por mais como mas dos das no na ao são foi "
+    "você qual está isso",
+    "nl": "de het een en is van dat niet op te zijn met voor er aan ook als maar om dan bij nog naar deze "
+    "dit ik je wij hoe",
 }
 _LANGUAGES_OF = {
     word: tuple(name for name, words in _COMMON_WORDS.items() if word in words.split())

@@ -23,6 +23,7 @@ ZERO_WIDTH = re.compile(
     "(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b|[\u00ad\u180e\u2060\ufeff]"
     "|(?<=[A-Za-z0-9])[\u200c-\u200f]+(?=[A-Za-z0-9])"
 )
+_NO_WIDTH = re.compile("[\u00ad\u180e\u200b-\u200f\u2060\ufeff]")
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e]")
 
 # Bytes of UTF-8 read as another code page give at least one of these.
@@ -37,10 +38,10 @@ _LATIN = re.compile("[A-Za-z]")
 _FOREIGN_LETTER = re.compile("[\u0370-\u03ff\u0400-\u052f]")
 _LATIN_LETTERS_IN_MIXED_WORD = 2
 
-_PLACEHOLDERS = frozenset(
-    ("noinput", "no input", "n/a", "null", "nan", "undefined", "todo", "tbd", "tba", "fixme", "placeholder")
-    + ("xxx", "...", "…", "insert text here", "your text here", "your answer here", "asdf", "无输入", "无")
-)
+_PLACEHOLDERS = {
+    *("noinput", "no input", "n/a", "null", "nan", "undefined", "todo", "tbd", "tba", "fixme", "placeholder"),
+    *("xxx", "...", "…", "insert text here", "your text here", "your answer here", "asdf", "无输入", "无"),
+}
 _AROUND_PLACEHOLDER = " \t\n`'\"<>[](){}-.:_*"
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
@@ -89,10 +90,10 @@ _SECRET = re.compile(
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[0-9A-Za-z_-]{35}"
     r"|\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"
 )
-_SECRET_HINTS = (
-    *("PRIVATE KEY", "sk-", "sk_", "pk_", "rk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-    *("glpat-", "hf_", "xox", "AKIA", "ASIA", "AIza", ".eyJ"),
+_KEY_CHARACTERS = bytes.maketrans(
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-", b"0" * 64
 )
+_FEWEST_KEY_CHARACTERS = b"0" * 15
 _EMAIL = re.compile(
     r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w@])"
 )
@@ -104,11 +105,11 @@ _CARD = re.compile(
 
 _ENDS = frozenset(".!?…。！？”’\"'»」』】》)]}>`*_~|:;%€$£=+✅")
 _OPEN_ENDS = frozenset(",，、([{“‘«—–-/&")
-_FUNCTION_WORDS = frozenset(
-    ("a", "an", "the", "and", "or", "but", "nor", "of", "to", "in", "on", "at", "by", "for", "with", "from")
-    + ("into", "as", "is", "are", "was", "were", "be", "been", "that", "which", "who", "because", "if")
-    + ("when", "while", "than", "so", "its", "their", "his", "her", "our", "your", "my", "these", "very")
-)
+_FUNCTION_WORDS = {
+    *("a", "an", "the", "and", "or", "but", "nor", "of", "to", "in", "on", "at", "by", "for", "with", "from"),
+    *("into", "as", "is", "are", "was", "were", "be", "been", "that", "which", "who", "because", "if"),
+    *("when", "while", "than", "so", "its", "their", "his", "her", "our", "your", "my", "these", "very"),
+}
 PROSE_WORDS = 8
 
 _DIGITS_AS_ZERO = bytes.maketrans(b"0123456789", b"0" * 10)
@@ -169,7 +170,7 @@ def find_mojibake(text: str) -> str | None:
 
 def find_zero_width(text: str) -> str | None:
     """An invisible character of no width where the script has no use for it."""
-    match = None if text.isascii() else ZERO_WIDTH.search(text)
+    match = None if text.isascii() or not _NO_WIDTH.search(text) else ZERO_WIDTH.search(text)
     return match.group() if match else None
 
 
@@ -181,7 +182,7 @@ def find_control_character(text: str) -> str | None:
 
 def find_homoglyph(text: str) -> str | None:
     """A word with Cyrillic or Greek letters in place of the Latin ones they look like."""
-    if text.isascii():
+    if text.isascii() or not _FOREIGN_LETTER.search(text):
         return None
     return next((word for word in _MIXED_WORD.findall(text) if is_homoglyph(word, text)), None)
 
@@ -211,7 +212,8 @@ def find_refusal(answer: str) -> str | None:
 
 def find_secret(text: str) -> str | None:
     """What looks like a key or token that gives access to something."""
-    if not any(hint in text for hint in _SECRET_HINTS):
+    has_long_word = _FEWEST_KEY_CHARACTERS in text.encode(errors="replace").translate(_KEY_CHARACTERS)
+    if not has_long_word and "PRIVATE KEY" not in text:
         return None
     match = _SECRET.search(text)
     return match.group() if match else None
