@@ -140,7 +140,9 @@ def whole_characters(ids: Sequence[int], *, tokenizer: Decoder) -> list[tuple[st
     context = ""
     for end in range(1, len(ids) + 1):
         shown = _decoded(ids[before:end], tokenizer)
-        if shown.endswith("\ufffd") and not _stays(shown, ids[before:], end - before, tokenizer):
+        if shown.endswith("\ufffd") and not _stays(
+            shown, ids[before : end + _LOOK_AHEAD_TOKENS], end - before, tokenizer
+        ):
             continue
         text = shown[len(context) :]
         if text or not stretches:
