@@ -15,11 +15,11 @@ from tunesmith.data.audit import signs
 _C1 = re.compile("[\x80-\x9f]")
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")  # what a terminal's colours leave behind
 _LINE_BREAKS = re.compile("[\x0b\x0c]")  # vertical tab and form feed part lines too
-_END_TOKEN = (
-    r"(?:<\|(?:im_end|endoftext|eot_id|eom_id|eot|end_of_text|end|endofturn|END_OF_TURN_TOKEN|return)\|>"
-    r"|<｜end▁of▁sentence｜>|</s>|<eos>|<end_of_turn>|\[EOS\])"
+_ENDS_OF_TURN = (
+    *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end_of_text|>", "<|end|>"),
+    *("<|endofturn|>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<｜end▁of▁sentence｜>"),
+    *("</s>", "<eos>", "<end_of_turn>", "[EOS]"),
 )
-_AT_END = re.compile(rf"\s*{_END_TOKEN}(?:\s*{_END_TOKEN})*\s*\Z")
 _NO_INPUT = re.compile(
     r"[\W_]*(?:no[\s_-]?input(?:\s+(?:required|needed|necessary|provided|given))?|n/a|none|null|nan|无输入|无)[\W_]*",
     re.IGNORECASE,
@@ -58,7 +58,12 @@ def latin(text: str) -> str:
 
 def without_end_token(answer: str) -> str:
     """Without the end tokens at its end, and without the white space around them."""
-    return _AT_END.sub("", answer) if answer and answer.rstrip()[-1:] in (">", "]") else answer
+    rest = answer.rstrip()
+    if not rest.endswith(_ENDS_OF_TURN):
+        return answer
+    while token := next((token for token in _ENDS_OF_TURN if rest.endswith(token)), None):
+        rest = rest.removesuffix(token).rstrip()
+    return rest
 
 
 def escaped(text: str) -> str:
