@@ -40,7 +40,17 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data file cannot be used; the message names file and line."""
+    """A data file cannot be used; the message names file and line.
+
+    Args:
+        message: as in the base.
+        hint: as in the base.
+        kind: the kind of fault, for whoever counts them: `empty_answer`, `unknown_role`.
+    """
+
+    def __init__(self, message: str, *, hint: str, kind: str = "unusable") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
 
 
 class TemplateError(UserError):

@@ -72,7 +72,7 @@ def to_row(
         shape = _shape(fields) if format == "auto" else _required_shape(fields, format)
         messages = checked_messages(fields, shape, system=system)
     except DataError as error:
-        raise DataError(f"{path}:{record.line}: {error}", hint=error.hint) from None
+        raise DataError(f"{path}:{record.line}: {error}", hint=error.hint, kind=error.kind) from None
     return Row(messages=messages, path=str(path), line=record.line, format=shape)
 
 
@@ -102,7 +102,9 @@ def _shape(fields: Mapping[str, object]) -> str:
             return found[0]
         if found:
             raise DataError(
-                f"the row has the fields of {listed(found)}", hint=f"choose: `--format {found[0]}`"
+                f"the row has the fields of {listed(found)}",
+                hint=f"choose: `--format {found[0]}`",
+                kind="ambiguous_shape",
             )
     _refuse_shape(fields)
 
@@ -115,6 +117,7 @@ def _required_shape(fields: Mapping[str, object], shape: str) -> str:
         raise DataError(
             f"the row lacks {listed(missing)}, which the format `{shape}` needs; it has {listed(fields)}",
             hint=f"map it: `--columns {missing[0]}=KEY`, or let each row decide: `--format auto`",
+            kind="unknown_shape",
         )
     return shape
 
@@ -128,6 +131,7 @@ def _refuse_shape(fields: Mapping[str, object]) -> NoReturn:
     raise DataError(
         f"the row has the keys {listed(fields) or 'none'}, which are of no known shape",
         hint=f"the shapes are {shapes}; name the keys of the file, such as `{columns}`",
+        kind="unknown_shape",
     )
 
 

@@ -41,7 +41,9 @@ def checked_messages(fields: Fields, shape: str, *, system: str | None = None) -
     """
     media = [name for name in _MEDIA if fields.get(name)]
     if media:
-        raise DataError(f"the row has {listed(media)}, and only text is trained", hint="remove the row")
+        raise DataError(
+            f"the row has {listed(media)}, and only text is trained", hint="remove the row", kind="media"
+        )
     own_system = _text(fields, "system", optional=True)
     messages = [*_system(own_system), *_READERS[shape](fields)]
     messages = [message for message in messages if message.role != "system" or message.content.strip()]
@@ -106,12 +108,16 @@ def _history(value: object) -> Iterable[Message]:
         return
     if not isinstance(value, list):
         raise DataError(
-            f"`history` is {kind_of(value)}, not a list", hint="write it as [[user, assistant], ...]"
+            f"`history` is {kind_of(value)}, not a list",
+            hint="write it as [[user, assistant], ...]",
+            kind="wrong_type",
         )
     for number, pair in enumerate(value):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(turn, str) for turn in pair)):
             raise DataError(
-                f"`history[{number}]` is not a pair of texts", hint="write it as [[user, assistant], ...]"
+                f"`history[{number}]` is not a pair of texts",
+                hint="write it as [[user, assistant], ...]",
+                kind="wrong_type",
             )
         yield Message("user", pair[0])
         yield Message("assistant", pair[1])
@@ -121,23 +127,24 @@ def _turns(fields: Fields, field: str) -> list[Message]:
     value = fields.get(field)
     if not isinstance(value, list):
         hint = f'write it as [{{"role": "user", "content": "..."}}, ...], or map another column to `{field}`'
-        raise DataError(f"`{field}` is {kind_of(value)}, not a list of turns", hint=hint)
+        raise DataError(f"`{field}` is {kind_of(value)}, not a list of turns", hint=hint, kind="wrong_type")
     return [_turn(turn, f"{field}[{number}]") for number, turn in enumerate(value)]
 
 
 def _turn(turn: object, field: str) -> Message:
     """One turn from {role, content} or {from, value}."""
     if not isinstance(turn, dict):
-        raise DataError(f"`{field}` is {kind_of(turn)}, not an object", hint=_TURNS_HINT)
+        raise DataError(f"`{field}` is {kind_of(turn)}, not an object", hint=_TURNS_HINT, kind="wrong_type")
     role_key, text_key = ("role", "content") if turn.get("role") is not None else ("from", "value")
     if role_key not in turn:
         what = f"`{field}` has the keys {listed(turn)}"
-        raise DataError(what, hint="each turn needs `role` and `content`, or `from` and `value`")
+        hint = "each turn needs `role` and `content`, or `from` and `value`"
+        raise DataError(what, hint=hint, kind="wrong_type")
     role = _role(turn[role_key], f"{field}.{role_key}")
     weight = next((turn[key] for key in ("weight", "loss_weight") if turn.get(key) is not None), 1)
     if role == "assistant" and weight != 1:
         what = f"`{field}` asks for the loss weight {weight}, and all answers count the same"
-        raise DataError(what, hint="remove the weight, or end the row before this turn")
+        raise DataError(what, hint="remove the weight, or end the row before this turn", kind="loss_weight")
     return Message(role, _content(turn.get(text_key), f"{field}.{text_key}"))
 
 
@@ -147,7 +154,7 @@ def _role(value: object, field: str) -> str:
         shown = f"`{value}`" if isinstance(value, str) else kind_of(value)
         close = nearest(value, _ROLE_OF) if isinstance(value, str) else None
         hint = f"did you mean `{close}`? known: {listed(_ROLE_OF)}" if close else f"known: {listed(_ROLE_OF)}"
-        raise DataError(f"`{field}` is the unknown role {shown}", hint=hint)
+        raise DataError(f"`{field}` is the unknown role {shown}", hint=hint, kind="unknown_role")
     return role
 
 
@@ -161,10 +168,10 @@ def _content(value: object, field: str) -> str:
 def _part(part: object, field: str) -> str:
     if not isinstance(part, dict):
         what = f"`{field}` is {kind_of(part)}, not a part with a type"
-        raise DataError(what, hint='write it as {"type": "text", "text": "..."}')
+        raise DataError(what, hint='write it as {"type": "text", "text": "..."}', kind="wrong_type")
     if part.get("type") != "text":
         what = f"`{field}` is a part of type `{part.get('type')}`, and only text is trained"
-        raise DataError(what, hint="remove the part or the row")
+        raise DataError(what, hint="remove the part or the row", kind="media")
     key = "text" if part.get("text") is not None else "value"
     return _text({f"{field}.{key}": part.get(key)}, f"{field}.{key}")
 
@@ -174,24 +181,24 @@ def _text(fields: Fields, name: str, *, optional: bool = False) -> str:
     if optional and value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"`{name}` is {kind_of(value)}, not text", hint=_TEXT_HINT)
+        raise DataError(f"`{name}` is {kind_of(value)}, not text", hint=_TEXT_HINT, kind="wrong_type")
     return value
 
 
 def _check_turns(messages: list[Message]) -> None:
     start = 1 if messages and messages[0].role == "system" else 0
     if len(messages) == start:
-        raise DataError("the row has no turns", hint=_TURNS_HINT)
+        raise DataError("the row has no turns", hint=_TURNS_HINT, kind="roles_out_of_order")
     before = messages[0].role if start else "the start"
     dialogue = enumerate(messages[start:], start=start + 1)
     for (number, message), expected in zip(dialogue, cycle(("user", "assistant")), strict=False):
         if message.role != expected:
             what = f"turn {number} is `{message.role}` after `{before}`, where `{expected}` is due"
-            raise DataError(what, hint=_TURNS_HINT)
+            raise DataError(what, hint=_TURNS_HINT, kind="roles_out_of_order")
         if not message.text.strip():
             what = "answer" if message.role == "assistant" else "prompt"
             raise DataError(f"the {what} is empty (turn {number})", hint="fill it in, or remove the row")
         before = message.role
     if before != "assistant":
         what = f"the row ends with a `{before}` turn (turn {len(messages)}), not with an answer"
-        raise DataError(what, hint="add the answer, or remove the last turn")
+        raise DataError(what, hint="add the answer, or remove the last turn", kind="roles_out_of_order")
