@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import tunesmith
-from tunesmith.cli import train, use
+from tunesmith.cli import data, train, use
 from tunesmith.cli.terminal import messages, print_error, print_json
 from tunesmith.errors import ConfigError, RunFailed, TunesmithError
 
@@ -21,6 +21,7 @@ app = App(
 )
 for command in (train.demo, train.train, use.evaluate, use.generate, use.chat, use.merge):
     app.command(command)
+app.command(data.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,18 +17,18 @@ _SCRIPTS = (
     ("greek", re.compile("[\u0370-\u03ff]")),
 )
 _COMMON_WORDS = {
-    "en": "the of and is in it that was for on with as are this you be have not or by from at i we will "
-    "which what how your can has an do does my they their there would should please",
+    "en": "a the of and is in it that was for on with as are this you be have not or by from at i we "
+    "will which what how your can has an do does my they their there would should please",
     "de": "der die das und ist nicht ein eine mit von den dem des im auf für sich es ich sie wir zu auch wie "
     "war bei oder nach einen einer haben wird sind aber kann was",
     "fr": "le la les des et est une un du que qui dans pour pas sur avec ce il elle nous vous au aux par "
     "plus sont cette je mais ou être votre quel quelle",
     "es": "el la los las y es una un del que en por con para no se su al lo como más pero sus le este esta "
     "son muy qué cómo usted está",
-    "it": "il lo la gli le e è un una del della che di per non con si sono come più ma nel alla dei anche "
+    "it": "il lo la gli le è un una del della che di per non con si sono come più ma nel alla dei anche "
     "questo questa ho ha quale",
-    "pt": "o a os as e é um uma do da que em para não com se por mais como mas dos das no na ao são foi "
-    "você qual está isso",
+    "pt": "os é um uma da que em para não com se por mais como mas dos das na ao são foi "
+    "você qual está isso pelo sua seu",
     "nl": "de het een en is van dat niet op te zijn met voor er aan ook als maar om dan bij nog naar deze "
     "dit ik je wij hoe",
 }
@@ -40,7 +40,6 @@ _LANGUAGES_OF = {
 _LOOKED_AT_CHARACTERS = 300
 _FEWEST_WORDS = 2
 _SCRIPT_SHARE = 0.3  # of the letters; a foreign name in a text is no other language
-_MARKS = ".,;:!?\"'()[]¿¡«»“”„"
 
 
 def language_of(text: str) -> str | None:
@@ -60,8 +59,8 @@ def language_of(text: str) -> str | None:
 
 def _by_common_words(words: list[str]) -> str | None:
     counts: dict[str, int] = {}
-    for word in words:
-        for name in _LANGUAGES_OF.get(word.strip(_MARKS), ()):
+    for names in filter(None, map(_LANGUAGES_OF.get, words)):
+        for name in names:
             counts[name] = counts.get(name, 0) + 1
     ranked = sorted(counts.items(), key=lambda pair: -pair[1])[:2]
     if not ranked or ranked[0][1] < _FEWEST_WORDS:

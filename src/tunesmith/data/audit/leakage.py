@@ -1,0 +1,118 @@
+"""Rows that are almost the same: within a file, and between the training file and one held out."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunesmith.data.audit.facts import Facts, Reading, examine
+from tunesmith.data.audit.findings import add_pieces
+from tunesmith.data.audit.tally import Tally, compared_text
+from tunesmith.data.read import read_records
+from tunesmith.data.records import MAX_SHOWN, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """What a held-out file shares with the training file.
+
+    Attributes:
+        train: the training file.
+        held_out: the other.
+        exact: rows of the other whose prompt occurs in the training file.
+        near: further rows whose prompt is a near copy of one there; None if not looked for.
+        rows: place of the first few, each with the place it copies where that is known.
+    """
+
+    train: str
+    held_out: str
+    exact: int
+    near: int | None
+    rows: tuple[tuple[str, str], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        rows = [{"place": place, "copies": copied} for place, copied in self.rows]
+        return {
+            "train": self.train,
+            "held_out": self.held_out,
+            "exact": self.exact,
+            "near": self.near,
+            "rows": rows,
+        }
+
+
+def add_near_duplicates(counted: Tally, path: Path, reading: Reading) -> None:
+    """Find rows that are nearly an earlier one though their prompts differ; the later ones are counted."""
+    from tunesmith.data.near import candidate_pairs, confirmed, joined
+
+    rows, prompts = counted.row_hashes, counted.prompt_hashes
+    if not counted.signatures:
+        return
+    pairs = [
+        (one, other)
+        for one, other in candidate_pairs(np.concatenate(counted.signatures))
+        if rows[one] != rows[other] and (not prompts[one] or prompts[one] != prompts[other])
+    ]
+    texts = _texts_at({at for pair in pairs for at in pair}, path, reading, compared_text)
+    first_of: dict[int, int] = {}
+    for at, row in enumerate(rows):
+        first_of.setdefault(row, at)
+    pieces = (
+        (at, f"nearly line {counted.lines[group[0]]}")
+        for group in joined(confirmed(pairs, texts))
+        for at in group[1:]
+        if first_of[rows[at]] == at
+    )
+    add_pieces(counted, "near_duplicate", pieces)
+
+
+def between(tallies: dict[str, Tally], reading: Reading, *, is_near: bool) -> tuple[Leak, ...]:
+    """What each further file shares with the first."""
+    (train, trained), *others = tallies.items()
+    return tuple(_leak(train, trained, name, held_out, reading, is_near) for name, held_out in others)
+
+
+def _leak(train: str, trained: Tally, name: str, held_out: Tally, reading: Reading, is_near: bool) -> Leak:
+    known = {prompt: at for at, prompt in enumerate(trained.prompt_hashes) if prompt}
+    exact = {at: known[prompt] for at, prompt in enumerate(held_out.prompt_hashes) if prompt in known}
+    near = _near_leaks(Path(train), Path(name), reading, exact) if is_near else None
+    pairs = [*exact.items(), *(near or {}).items()][:MAX_SHOWN]
+    rows = tuple((f"{name}:{held_out.lines[at]}", f"{train}:{trained.lines[copied]}") for at, copied in pairs)
+    return Leak(train, name, len(exact), None if near is None else len(near), rows)
+
+
+def _near_leaks(train: Path, held_out: Path, reading: Reading, exact: dict[int, int]) -> dict[int, int]:
+    """Positions in `held_out` whose prompt is nearly one of `train`, with the position there."""
+    from tunesmith.data.near import near_groups
+
+    places, texts = [], []
+    for is_train, path in ((True, train), (False, held_out)):
+        for at, facts in _facts(path, reading):
+            if facts.row is not None and (is_train or at not in exact):
+                places.append((is_train, at))
+                texts.append("\n".join(m.text for m in facts.row.prompt if m.role != "system"))
+    leaks: dict[int, int] = {}
+    for group in near_groups(texts):
+        trained = [places[member][1] for member in group if places[member][0]]
+        if trained:
+            leaks.update({places[m][1]: trained[0] for m in group if not places[m][0]})
+    return leaks
+
+
+def _texts_at(
+    wanted: set[int], path: Path, reading: Reading, text_of: Callable[[Facts], str]
+) -> dict[int, str]:
+    """Texts of the records at these positions, read again."""
+    if not wanted:
+        return {}
+    return {at: text_of(facts) for at, facts in _facts(path, reading, wanted)}
+
+
+def _facts(path: Path, reading: Reading, wanted: set[int] | None = None) -> Iterator[tuple[int, Facts]]:
+    records: Iterator[Record] = read_records(path, skipped=[])
+    for at, record in enumerate(records):
+        if wanted is None or at in wanted:
+            yield at, examine(record, reading)
