@@ -26,10 +26,10 @@ TEXT_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv")
 OUTPUT_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES))
 SETTLED_ROWS = 1_000  # rows that decide the columns of a table
 
-Record = Mapping[str, object]
+Fields = Mapping[str, object]
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
+def write_records(path: Path, records: Iterable[Fields]) -> int:
     """Write all records and give their number. Streams: holds at most about a thousand.
 
     The container follows the suffix: `.json` (an array, one row a line), `.jsonl`, `.ndjson`, `.csv`,
@@ -75,7 +75,7 @@ class RecordWriter:
         self._sink = self._new_sink()
         return self
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Fields) -> None:
         """Add one record."""
         self.rows += 1
         try:
@@ -162,7 +162,7 @@ def _unwritten(path: Path, error: OSError) -> DataError:
 class _Sink(Protocol):
     """Takes records one by one, then writes what it still holds."""
 
-    def write(self, row: int, record: Record) -> None: ...
+    def write(self, row: int, record: Fields) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -171,7 +171,7 @@ class _JsonLines:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
 
-    def write(self, row: int, record: Record) -> None:
+    def write(self, row: int, record: Fields) -> None:
         self._file.write(_as_json(self._path, row, record) + b"\n")
 
     def finish(self) -> None:
@@ -183,7 +183,7 @@ class _JsonArray:
         self._path, self._file = path, file
         self._before = b"[\n"
 
-    def write(self, row: int, record: Record) -> None:
+    def write(self, row: int, record: Fields) -> None:
         self._file.write(self._before + _as_json(self._path, row, record))
         self._before = b",\n"
 
@@ -199,7 +199,7 @@ class _Csv:
         self._held: list[dict[str, str]] = []
         self._columns: dict[str, None] | None = None
 
-    def write(self, row: int, record: Record) -> None:
+    def write(self, row: int, record: Fields) -> None:
         cells = {name: self._cell(row, name, value) for name, value in record.items()}
         if self._columns is None:
             self._held.append(cells)
@@ -245,12 +245,12 @@ class _Parquet:
 
     def __init__(self, path: Path, file: BinaryIO, layers: ExitStack) -> None:
         self._path, self._file, self._layers = path, file, layers
-        self._held: list[Record] = []
+        self._held: list[Fields] = []
         self._done = 0
         self._schema: Any = None
         self._writer: Any = None
 
-    def write(self, row: int, record: Record) -> None:
+    def write(self, row: int, record: Fields) -> None:
         self._held.append(record)
         if len(self._held) == SETTLED_ROWS:
             self._flush()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.data.read import read_records
-from tunesmith.data.write import OUTPUT_SUFFIXES, RecordWriter, container_of, write_records
+from tunesmith.data.write import OUTPUT_SUFFIXES, RecordWriter, write_records
 from tunesmith.errors import DataError
 
 # One folder for all examples of a test is meant: each example writes its own file anew.
@@ -48,13 +48,16 @@ def written(folder, name, rows):
 
 
 def back(folder, name, rows):
-    path = folder / f"back.{name.removesuffix('.gz').rpartition('.')[2]}"
-    path.write_bytes(written(folder, name, rows))
-    return [record.value for record in read_records(path)]
+    path = folder / name
+    try:
+        assert write_records(path, iter(rows)) == len(rows)
+        return [record.value for record in read_records(path)]
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @same_folder
-@given(rows=OBJECTS, name=st.sampled_from(["a.json", "a.jsonl", "a.ndjson", "a.json.gz", "a.jsonl.gz"]))
+@given(rows=OBJECTS, name=st.sampled_from(["a.json", "a.jsonl", "a.ndjson", "a.json.gz", "a.ndjson.gz"]))
 def test_json_gives_back_every_row_with_its_keys_in_order(tmp_path, rows, name):
     found = back(tmp_path, name, rows)
     assert found == rows
@@ -159,10 +162,7 @@ def test_the_file_appears_whole_at_the_end(tmp_path, suffix):
             assert not path.exists()
         assert writer.rows == 2500
     assert list(tmp_path.iterdir()) == [path]
-    data = path.read_bytes()
-    plain = tmp_path / f"plain{container_of(path)}"
-    plain.write_bytes(gzip.decompress(data) if suffix.endswith(".gz") else data)
-    assert [record.value["a"] for record in read_records(plain)] == [str(number) for number in range(2500)]
+    assert [record.value["a"] for record in read_records(path)] == [str(number) for number in range(2500)]
 
 
 def refused(path, rows):
