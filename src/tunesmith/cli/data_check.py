@@ -174,9 +174,8 @@ def _summary(report: "Report") -> Text:
 
 def _finding_lines(finding: "Finding") -> Iterator[Text]:
     about = KINDS[finding.kind]
-    head = Text.assemble(
-        (f"{about.severity:9}", _COLOURS[about.severity]), (f"{finding.count:,} ", "bold"), about.title
-    )
+    number, _, title = about.titled(finding.count).partition(" ")
+    head = Text.assemble((f"{about.severity:9}", _COLOURS[about.severity]), (f"{number} ", "bold"), title)
     yield head.append(f" ({finding.note})", style="dim") if finding.note else head
     yield Text(_INDENT + about.why)
     if len(finding.by_part) > 1:

@@ -24,6 +24,7 @@ from tunesmith.data.audit.findings import (
     collected,
     general,
     in_order,
+    language_shares,
     shape_counts,
     spread,
     usable_rows,
@@ -58,6 +59,7 @@ class FileAudit:
         shapes: usable rows of each shape.
         key_sets: the commonest sets of keys with their rows; for mixed schemas.
         characters: by part of the row.
+        languages: shares of the languages that prompts and answers are in, of those that can be told.
         tokens: lengths by the tokenizer, or None without one.
         spread: how varied the sampled prompts are.
         near_duplicates: whether they were looked for.
@@ -71,6 +73,7 @@ class FileAudit:
     shapes: dict[str, int]
     key_sets: dict[str, int]
     characters: dict[str, int]
+    languages: dict[str, dict[str, float]]
     tokens: Tokens | None
     spread: dict[str, Any]
     near_duplicates: bool
@@ -247,6 +250,10 @@ def _audit(
         shapes=shape_counts(counted),
         key_sets={", ".join(keys): count for keys, count in counted.keys.most_common(5)},
         characters=dict(counted.characters),
+        languages={
+            "prompt": language_shares(counted.prompt_languages),
+            "answer": language_shares(counted.answer_languages),
+        },
         tokens=tokens,
         spread=variety,
         near_duplicates=task.with_signatures,

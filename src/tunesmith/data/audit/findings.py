@@ -115,6 +115,13 @@ def shape_counts(tally: Tally) -> dict[str, int]:
     return {name: int(count) for name, count in zip(SHAPES, counts, strict=True) if name and count}
 
 
+def language_shares(codes: "array[int]") -> dict[str, float]:
+    """Share of each language among the texts whose language could be told, the commonest first."""
+    counts = np.bincount(np.array(codes, dtype=np.int8), minlength=len(LANGUAGES))[1:]
+    order = sorted(np.flatnonzero(counts), key=lambda at: -counts[at])
+    return {LANGUAGES[at + 1]: round(float(counts[at] / counts.sum()), 4) for at in order}
+
+
 def collected(tallies: dict[str, Tally], *, max_length: int) -> list[Finding]:
     """One finding for each kind that occurs, over all files."""
     kinds = dict.fromkeys(kind for tally in tallies.values() for kind in tally.hits)
@@ -122,7 +129,8 @@ def collected(tallies: dict[str, Tally], *, max_length: int) -> list[Finding]:
         kind: {path: tally.hits[kind] for path, tally in tallies.items() if kind in tally.hits}
         for kind in kinds
     }
-    return [_finding(kind, hits, max_length) for kind, hits in by_kind.items()]
+    keys = [key for tally in tallies.values() for keys, _ in tally.keys.most_common(1) for key in keys]
+    return [_finding(kind, hits, keys, max_length) for kind, hits in by_kind.items()]
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -143,7 +151,7 @@ def _rank(finding: Finding) -> tuple[int, int, int]:
     return SEVERITIES.index(about.severity), DIMENSIONS.index(about.dimension), -finding.count
 
 
-def _finding(kind: str, hits: dict[str, Hits], max_length: int) -> Finding:
+def _finding(kind: str, hits: dict[str, Hits], keys: Sequence[str], max_length: int) -> Finding:
     parts: Counter[str] = Counter()
     forms: Counter[str] = Counter()
     for found in hits.values():
@@ -151,6 +159,9 @@ def _finding(kind: str, hits: dict[str, Hits], max_length: int) -> Finding:
         forms.update(found.by_form)
     rows = [(f"{path}:{line}", piece) for path, found in hits.items() for line, piece in found.samples]
     first = next(iter(hits))
+    mend = _mend(kind, first, max_length)
+    if kind == "unknown_shape" and (columns := guessed_columns(keys)):
+        mend = f"{mend.partition(' --columns')[0]} {columns}"
     return Finding(
         kind=kind,
         count=sum(len(found.lines) for found in hits.values()),
@@ -158,9 +169,46 @@ def _finding(kind: str, hits: dict[str, Hits], max_length: int) -> Finding:
         by_file={path: len(found.lines) for path, found in hits.items()},
         by_part=dict(parts),
         by_form=dict(forms.most_common(_MOST_FORMS)) if kind in _WITH_FORMS else {},
-        mend=_mend(kind, first, max_length),
+        mend=mend,
         lines={path: found.lines for path, found in hits.items()},
     )
+
+
+def guessed_columns(keys: Iterable[str]) -> str | None:
+    """A `--columns` that fits the keys of rows of no known shape, if they have the usual other names."""
+    known = {key.lower(): key for key in keys}
+    prompt = next((known[name] for name in _PROMPT_NAMES if name in known), None)
+    answer = next((known[name] for name in _ANSWER_NAMES if name in known), None)
+    return f"--columns instruction={quote(prompt)} output={quote(answer)}" if prompt and answer else None
+
+
+_PROMPT_NAMES = (
+    "question",
+    "query",
+    "prompt",
+    "instruction",
+    "input",
+    "problem",
+    "source",
+    "mr",
+    "q",
+    "context",
+)
+_ANSWER_NAMES = (
+    *(
+        "answer",
+        "response",
+        "output",
+        "completion",
+        "solution",
+        "target",
+        "reply",
+        "ref",
+        "a",
+        "label",
+        "chosen",
+    ),
+)
 
 
 def _mend(kind: str, file: str, max_length: int) -> str:

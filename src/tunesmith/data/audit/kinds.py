@@ -3,6 +3,7 @@
 `{file}` and `{clean}` in a remedy stand for the data file and the name a cleaned copy would get.
 """
 
+import re
 from dataclasses import dataclass
 
 DIMENSIONS = ("reading", "quantity", "quality", "diversity", "consistency", "length", "leakage", "privacy")
@@ -34,6 +35,19 @@ class Kind:
     why: str
     mend: str
 
+    def titled(self, count: int) -> str:
+        """Number and title, `1 row with ...` or `2 rows with ...`."""
+        title = (
+            self.title if count != 1 else _PLURAL.sub(lambda match: _SINGULAR[match.group()], self.title, 1)
+        )
+        return f"{count:,} {title}"
+
+
+_SINGULAR = {
+    **{"rows": "row", "lines": "line", "answers": "answer", "prompts": "prompt", "places": "place"},
+    **{"copies": "copy"},
+}
+_PLURAL = re.compile(rf"\b(?:{'|'.join(_SINGULAR)})\b")
 
 KINDS: dict[str, Kind] = {
     "bad_bytes": Kind(
@@ -42,7 +56,7 @@ KINDS: dict[str, Kind] = {
         "iconv -f WINDOWS-1252 -t UTF-8 {file} > {clean}",
     ),
     "not_json": Kind(
-        *("reading", "error", "lines that are not JSON"),
+        *("reading", "error", "lines of broken JSON"),
         "The row is lost, and training refuses the file until it is mended or left out.",
         _FORMAT,
     ),
@@ -67,12 +81,12 @@ KINDS: dict[str, Kind] = {
         _SKIP,
     ),
     "not_an_object": Kind(
-        *("reading", "error", "rows that are no objects"),
+        *("reading", "error", "rows without named fields"),
         "A row needs named fields, so that prompt and answer can be told apart.",
         _SKIP,
     ),
     "wrong_columns": Kind(
-        *("reading", "error", "CSV rows that do not fit the header"),
+        *("reading", "error", "CSV rows unlike the header"),
         "A quote or a comma is missing, so values stand under the wrong names.",
         _SKIP,
     ),
@@ -82,7 +96,7 @@ KINDS: dict[str, Kind] = {
         "fetch the file again",
     ),
     "few_rows": Kind(
-        *("quantity", "warning", "usable rows, which is few"),
+        *("quantity", "warning", "usable rows only"),
         "A style or format needs about 100 to 500 rows, a domain 5,000 to 10,000.",
         "tunesmith data generate --list",
     ),
@@ -112,7 +126,7 @@ KINDS: dict[str, Kind] = {
         _CLEAN,
     ),
     "only_special_tokens": Kind(
-        *("quality", "error", "answers that are empty but for a control token"),
+        *("quality", "error", "answers empty but for a control token"),
         "Once the token is removed nothing is left to learn.",
         _CLEAN,
     ),
@@ -142,12 +156,12 @@ KINDS: dict[str, Kind] = {
         _CLEAN,
     ),
     "refusal": Kind(
-        *("quality", "warning", "answers that refuse or speak of being an AI"),
+        *("quality", "warning", "answers with a refusal, or with talk of being an AI"),
         "A few of them teach a model to refuse what it was fine-tuned to do.",
         f"{_CLEAN} --with refusals",
     ),
     "truncated_answer": Kind(
-        *("quality", "warning", "answers that break off"),
+        *("quality", "warning", "answers broken off"),
         "The model learns to stop in the middle of a sentence.",
         f"{_CLEAN} --with truncated",
     ),
@@ -172,7 +186,7 @@ KINDS: dict[str, Kind] = {
         _LOOK,
     ),
     "same_opening": Kind(
-        *("diversity", "note", "sampled prompts that begin with the same three words"),
+        *("diversity", "note", "sampled prompts with the same first three words"),
         "A narrow file teaches its own phrasing; other phrasings of the task should occur too.",
         "tunesmith data generate --perturb {file} {clean}",
     ),
@@ -212,12 +226,12 @@ KINDS: dict[str, Kind] = {
         _SKIP,
     ),
     "loss_weight": Kind(
-        *("consistency", "error", "rows that ask for a loss weight"),
+        *("consistency", "error", "rows with a loss weight"),
         "All answers count the same here.",
         _SKIP,
     ),
     "unusable": Kind(
-        *("consistency", "error", "rows that cannot be used"),
+        *("consistency", "error", "unusable rows"),
         "Training refuses them.",
         _SKIP,
     ),
@@ -237,7 +251,7 @@ KINDS: dict[str, Kind] = {
         _LOOK,
     ),
     "format_drift": Kind(
-        *("consistency", "error", "answers that are not JSON in a file of JSON answers"),
+        *("consistency", "error", "answers without valid JSON in a file of JSON answers"),
         "Each one teaches that broken JSON is a fine answer.",
         _LOOK,
     ),

@@ -22,10 +22,10 @@ _COMMON_WORDS = {
     "de": "der die das und ist nicht ein eine mit von den dem des im auf für sich es ich sie wir zu auch wie "
     "war bei oder nach einen einer haben wird sind aber kann was",
     "fr": "le la les des et est une un du que qui dans pour pas sur avec ce il elle nous vous au aux par "
-    "plus sont cette je mais ou être votre quel quelle",
+    "sont cette je mais ou être votre quel quelle",
     "es": "el la los las y es una un del que en por con para no se su al lo como más pero sus le este esta "
     "son muy qué cómo usted está",
-    "it": "il lo la gli le è un una del della che di per non con si sono come più ma nel alla dei anche "
+    "it": "il lo la gli le è un una del della che di non con si sono come più ma nel alla dei anche "
     "questo questa ho ha quale",
     "pt": "os é um uma da que em para não com se por mais como mas dos das na ao são foi "
     "você qual está isso pelo sua seu",
@@ -38,7 +38,8 @@ _LANGUAGES_OF = {
     for word in words.split()
 }
 _LOOKED_AT_CHARACTERS = 300
-_FEWEST_WORDS = 2
+_FEWEST_WORDS = 2  # and two more if another language has any
+_MARGIN = 1.4
 _SCRIPT_SHARE = 0.3  # of the letters; a foreign name in a text is no other language
 
 
@@ -63,8 +64,8 @@ def _by_common_words(words: list[str]) -> str | None:
         for name in names:
             counts[name] = counts.get(name, 0) + 1
     ranked = sorted(counts.items(), key=lambda pair: -pair[1])[:2]
-    if not ranked or ranked[0][1] < _FEWEST_WORDS:
+    if not ranked:
         return None
-    if len(ranked) > 1 and ranked[0][1] < ranked[1][1] * 1.25:
-        return None
-    return ranked[0][0]
+    second = ranked[1][1] if len(ranked) > 1 else 0
+    is_clear = ranked[0][1] >= _FEWEST_WORDS + 2 * min(second, 1) and ranked[0][1] >= _MARGIN * second
+    return ranked[0][0] if is_clear else None
