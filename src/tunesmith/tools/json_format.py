@@ -62,7 +62,7 @@ def format_json(
     """
     problems = ProblemList()
     scanner = Scanner(_text_reader(read), report=problems.add)
-    is_lines = _is_lines(scanner.peek(_HEAD_CHARACTERS), is_named_lines=is_named_lines)
+    is_lines = _is_lines(scanner.window.peek(_HEAD_CHARACTERS), is_named_lines=is_named_lines)
     layout = Layout(style or ("lines" if is_lines else "pretty"), indent, sort_keys)
     writer = JsonWriter(lambda text: write(text.encode(errors="surrogateescape")), layout)
     documents = _Documents(scanner, writer, problems, is_lines=is_lines, fix=fix)
@@ -93,22 +93,22 @@ class _Documents:
         scanner, goes_on = self._scanner, True
         while goes_on:
             if self._is_lines:
-                scanner.limit_to_line()
+                scanner.window.limit_to_line()
             scanner.advance()
             if scanner.sort != "end" or scanner.open_string:
                 goes_on = self._document() or self._recover()
-            elif scanner.is_at_end:
+            elif scanner.window.is_at_end:
                 goes_on = False
             else:
-                scanner.lift_limit(skip=True)
+                scanner.window.lift_limit(skip=True)
 
     def _document(self) -> bool:
         """One document; False where it broke."""
         scanner = self._scanner
         self.count += 1
-        self._bracket = scanner.text
+        self._bracket, scanner.broken_string = scanner.text, None
         if self._is_lines and scanner.is_bracket_alone():
-            scanner.lift_limit()
+            scanner.window.lift_limit()
         can_write = not self._problems.unsafe_count and (self._fix or not self._problems.safe_count)
         parser = Parser(scanner, self._writer if can_write else NoSink())
         self._writer.begin(may_explode=self._may_explode())
@@ -121,15 +121,15 @@ class _Documents:
     def _may_explode(self) -> bool:
         """Only the first document, so that what was made into lines stays as it is the next time."""
         scanner = self._scanner
-        return self.count == 1 and not (scanner.is_limited and scanner.has_more_lines())
+        return self.count == 1 and not (scanner.window.is_limited and scanner.window.has_more_lines())
 
     def _is_ended(self) -> bool:
         """Nothing but a comma may follow the document on its line; False if more does."""
         scanner = self._scanner
-        if not scanner.is_limited:
-            if scanner.is_line_done():
+        if not scanner.window.is_limited:
+            if scanner.window.is_line_done():
                 return True
-            scanner.limit_to_line()
+            scanner.window.limit_to_line()
         scanner.advance()
         place = scanner.place
         if is_comma := scanner.text == ",":
@@ -142,15 +142,15 @@ class _Documents:
         if is_comma:
             mend = Mend("take the comma out", (Edit(place.column, 1, ""),), is_safe=True)
             scanner.report("trailing_comma", place, "a comma follows the document", mend)
-        scanner.lift_limit(skip=True)
+        scanner.window.lift_limit(skip=True)
         return True
 
     def _recover(self) -> bool:
         """Go to where the next document may start; False if nothing can be said of what follows."""
         scanner = self._scanner
-        scanner.open_string = scanner.broken_string = None
-        if scanner.is_limited:
-            scanner.lift_limit(skip=True)
+        scanner.open_string = None
+        if scanner.window.is_limited:
+            scanner.window.lift_limit(skip=True)
             return True
         return self._bracket == "{" and scanner.skip_to_document()
 

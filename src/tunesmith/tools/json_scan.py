@@ -1,7 +1,7 @@
 """A JSON text that arrives in pieces, as tokens; what is wrong inside a token is mended on the way.
 
-Holds the piece being read and a little before it, never the whole text. Knows nothing of objects and
-arrays: `json_parse.py` does. What a token itself can have wrong is in `json_strings.py`.
+Knows nothing of objects and arrays: `json_parse.py` does. What a token itself can have wrong is in
+`json_strings.py`; the text is held by `json_window.py`.
 """
 
 import re
@@ -11,11 +11,10 @@ from typing import Literal, NamedTuple
 
 from tunesmith.tools.json_problems import Edit, Excerpt, Kind, Mend, Problem
 from tunesmith.tools.json_strings import Change, bad_byte, lone_surrogate, mend_string
+from tunesmith.tools.json_window import CONTEXT_CHARACTERS, Window
 
 Sort = Literal["punctuation", "string", "scalar", "word", "unknown", "end"]
 
-CONTEXT_CHARACTERS = 200  # kept on both sides of a problem, to show it
-PIECE_CHARACTERS = 1 << 16
 _STRICT = re.compile(
     r"""[ \t\r\n]*+(?:
       ([{}\[\]:,])
@@ -30,7 +29,6 @@ _STRINGS = {
     "'": re.compile(r"'[^'\\]*+(?:\\.[^'\\]*+)*+'", re.DOTALL),
 }
 _COMMENT = re.compile(r"(?:#|//)[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/", re.DOTALL)
-_BLANK_REST = re.compile(r"[ \t\r]*+(\n?)")
 _WORD = re.compile(r"[\w.+$-]++")
 _UNQUOTED = re.compile(r'[^,\]}:"\n]*+')
 _FOREIGN_SPACE = re.compile("[^\\S \t\r\n]|[\u200b\u200c\u200d\u2060\ufeff]")
@@ -68,10 +66,7 @@ class Scanner:
     """
 
     def __init__(self, read: Callable[[int], str], *, report: Callable[[Problem], None]) -> None:
-        self._read, self._report = read, report
-        self._text, self._base, self._at, self._keep = "", 0, 0, 0
-        self._limit: int | None = None
-        self._is_final = False
+        self.window, self._report = Window(read), report
         self._line, self._line_start = 1, 0
         self.sort: Sort = "end"
         self.text = ""
@@ -81,15 +76,16 @@ class Scanner:
 
     def advance(self) -> None:
         """Go to the next token; comments and foreign space are reported and passed over."""
-        self._keep = self._at
-        self.gap = Place(self._base + self._at, self._line, self._line_start)
+        window = self.window
+        window.keep = window.at
+        self.gap = Place(window.base + window.at, self._line, self._line_start)
         while True:
-            end = len(self._text) if self._limit is None else self._limit
-            match = _STRICT.match(self._text, self._at, end)
-            if match and (match.end() < end or match.lastindex == 1 or self._is_whole()):
+            end = window.end
+            match = _STRICT.match(window.text, window.at, end)
+            if match and (match.end() < end or match.lastindex == 1 or window.is_whole):
                 sort = match.lastindex or 0
                 self._begin(match.start(sort))
-                self.sort, self.text, self._at = _SORTS[sort], match[sort], match.end()
+                self.sort, self.text, window.at = _SORTS[sort], match[sort], match.end()
                 if sort == 2 and ("\\u" in self.text or not self.text.isascii()):
                     self._check_characters(self.text)
                 return
@@ -103,160 +99,93 @@ class Scanner:
 
     def take_unquoted(self) -> None:
         """Let the word token reach up to the next structural character or the end of the line."""
-        end = len(self._text) if self._limit is None else self._limit
-        match = _UNQUOTED.match(self._text, self._at, end)
+        window = self.window
+        end = window.end
+        match = _UNQUOTED.match(window.text, window.at, end)
         if match:
             self.text += match[0].rstrip()
-            self._at = match.end()
-
-    def peek(self, characters: int) -> str:
-        """The text ahead, at least so much if there is as much; nothing is consumed."""
-        while len(self._text) - self._at < characters and self._fill():
-            pass
-        return self._text[self._at :]
-
-    @property
-    def is_limited(self) -> bool:
-        """True while the text ends with a line for now."""
-        return self._limit is not None
-
-    @property
-    def is_at_end(self) -> bool:
-        """True if nothing follows, not even behind the limit."""
-        return self._is_final and self._limit in (None, len(self._text))
-
-    def limit_to_line(self) -> None:
-        """Let the text end where the next line that is not blank ends, until `lift_limit`."""
-        self._keep, self._limit = self._at, None
-        self._limit = self._line_end(self._skip_space(self._at))
-
-    def lift_limit(self, *, skip: bool = False) -> None:
-        """Let the text go on; with `skip`, behind the line that was the limit."""
-        if skip and self._limit is not None:
-            self._at = self._limit
-        self._limit = None
-
-    def has_more_lines(self) -> bool:
-        """True if anything but space follows the limit."""
-        start = self._skip_space(len(self._text) if self._limit is None else self._limit)
-        return start < len(self._text)
-
-    def is_line_done(self) -> bool:
-        """True if only blanks follow on the line."""
-        while (rest := _BLANK_REST.match(self._text, self._at)) and not rest[1]:
-            if rest.end() < len(self._text) or not self._fill():
-                return rest.end() == len(self._text)
-        return True
+            window.at = match.end()
 
     def is_bracket_alone(self) -> bool:
         """True if the current token is `{` or `[` and its line holds nothing more."""
-        return self.text in ("{", "[") and self.is_line_done()
+        return self.text in ("{", "[") and self.window.is_line_done()
 
     def skip_to_document(self) -> bool:
         """Go to the next line that starts with `{` or `[`; False if there is none."""
+        window = self.window
         while True:
-            self._keep = self._at
-            found = self._text.find("\n", self._at)
+            window.keep = window.at
+            found = window.text.find("\n", window.at)
             if found < 0:
-                self._at = len(self._text)
-                if not self._fill():
+                window.at = len(window.text)
+                if not window.fill():
                     return False
                 continue
-            self._at = found + 1
-            self._line, self._line_start = self._line + 1, self._base + self._at
-            if (self._at < len(self._text) or self._fill()) and self._text[self._at] in "{[":
+            window.at = found + 1
+            self._line, self._line_start = self._line + 1, window.base + window.at
+            if (window.at < len(window.text) or window.fill()) and window.text[window.at] in "{[":
                 return True
-
-    def _is_whole(self) -> bool:
-        return self._is_final or self._limit is not None
-
-    def _fill(self) -> bool:
-        """Read one more piece; False at the end. What was read long ago is dropped."""
-        if self._is_final:
-            return False
-        piece = self._read(max(PIECE_CHARACTERS, len(self._text) - self._at))
-        if not piece:
-            self._is_final = True
-            return False
-        drop = max(0, self._keep - CONTEXT_CHARACTERS)
-        self._text = self._text[drop:] + piece
-        self._base, self._at, self._keep = self._base + drop, self._at - drop, self._keep - drop
-        self._limit = None if self._limit is None else self._limit - drop
-        return True
 
     def _fill_near(self) -> bool:
         """Read on if what follows may be cut; True if something was read."""
-        is_near = len(self._text) - self._at < CONTEXT_CHARACTERS
-        if self._is_whole() or not (is_near or self._is_cut()):
+        window = self.window
+        is_near = len(window.text) - window.at < CONTEXT_CHARACTERS
+        if window.is_whole or not (is_near or self._is_cut()):
             return False
-        return self._fill() or True
+        return window.fill() or True
 
     def _is_cut(self) -> bool:
         """True if the token at hand reaches the end of what was read."""
-        space = _SPACE.match(self._text, self._at)
-        start = space.end() if space else self._at
-        first = self._text[start : start + 1]
+        window = self.window
+        space = _SPACE.match(window.text, window.at)
+        start = space.end() if space else window.at
+        first = window.text[start : start + 1]
         if first in _STRINGS:
-            return not _STRINGS[first].match(self._text, start)
-        match = (_COMMENT if first in "/#" else _WORD).match(self._text, start)
+            return not _STRINGS[first].match(window.text, start)
+        match = (_COMMENT if first in "/#" else _WORD).match(window.text, start)
         if match is None:
             return first in "/#"
-        return match.end() == len(self._text)
-
-    def _skip_space(self, start: int) -> int:
-        """Index of the first character from `start` on that is no space, reading as far as it takes."""
-        while (space := _SPACE.match(self._text, start)) and (start := space.end()) == len(self._text):
-            before = self._base
-            if not self._fill():
-                break
-            start -= self._base - before
-        return start
-
-    def _line_end(self, start: int) -> int:
-        """Index of the line break behind `start`, reading as far as it takes."""
-        searched = start
-        while (found := self._text.find("\n", searched)) < 0 and not self._is_final:
-            searched, before = len(self._text), self._base
-            self._fill()
-            searched -= self._base - before
-        return found if found >= 0 else len(self._text)
+        return match.end() == len(window.text)
 
     def _begin(self, start: int) -> None:
         """The token starts at index `start`; count the lines up to there."""
-        breaks = self._text.count("\n", self._at, start) if start > self._at else 0
+        window = self.window
+        breaks = window.text.count("\n", window.at, start) if start > window.at else 0
         if breaks:
             self._line += breaks
-            self._line_start = self._base + self._text.rfind("\n", self._at, start) + 1
-        self.place = Place(self._base + start, self._line, self._line_start)
+            self._line_start = window.base + window.text.rfind("\n", window.at, start) + 1
+        self.place = Place(window.base + start, self._line, self._line_start)
 
     def _tolerant(self) -> bool:
         """Read a token that is not strict JSON; False if it was none (a comment, a space)."""
-        end = len(self._text) if self._limit is None else self._limit
-        space = _SPACE.match(self._text, self._at, end)
-        self._begin(space.end() if space else self._at)
-        self._at = self.place.offset - self._base
-        first = self._text[self._at : min(self._at + 1, end)]
+        window = self.window
+        end = window.end
+        space = _SPACE.match(window.text, window.at, end)
+        self._begin(space.end() if space else window.at)
+        window.at = self.place.offset - window.base
+        first = window.text[window.at : min(window.at + 1, end)]
         if not first:
             self.sort, self.text = "end", ""
         elif first in _STRINGS:
             self._string(first, end)
-        elif (comment := _COMMENT.match(self._text, self._at, end)) or _FOREIGN_SPACE.match(first):
+        elif (comment := _COMMENT.match(window.text, window.at, end)) or _FOREIGN_SPACE.match(first):
             self._pass_over(comment[0] if comment else first, is_comment=comment is not None)
             return False
-        elif word := _WORD.match(self._text, self._at, end):
-            self.sort, self.text, self._at = "word", word[0], word.end()
+        elif word := _WORD.match(window.text, window.at, end):
+            self.sort, self.text, window.at = "word", word[0], word.end()
         else:
-            self.sort, self.text, self._at = "unknown", first, self._at + 1
+            self.sort, self.text, window.at = "unknown", first, window.at + 1
         return True
 
     def _string(self, quote: str, end: int) -> None:
-        match = _STRINGS[quote].match(self._text, self._at, end)
+        window = self.window
+        match = _STRINGS[quote].match(window.text, window.at, end)
         if not match:
             self.open_string = self.place
-            self.sort, self.text, self._at = "end", "", end
+            self.sort, self.text, window.at = "end", "", end
             return
         raw, start = match[0], self.place
-        self.sort, self._at = "string", match.end()
+        self.sort, window.at = "string", match.end()
         self.text, changes = mend_string(raw)
         self._count_lines(raw)
         for kind in dict.fromkeys(change.kind for change in changes):
@@ -291,8 +220,9 @@ class Scanner:
             self.report("bad_bytes", self._inside(self.place, raw, found[0]), message, mend)
 
     def _pass_over(self, text: str, *, is_comment: bool) -> None:
+        window = self.window
         place = self.place
-        self._at += len(text)
+        window.at += len(text)
         self._count_lines(text)
         mend = Mend("take it out", (Edit(place.column, len(text), ""),), is_safe=True)
         if is_comment:
@@ -305,14 +235,14 @@ class Scanner:
             name = unicodedata.name(text, "control character").lower()
             message = f"a foreign space, U+{ord(text):04X} ({name}), stands between the values"
             self.report("foreign_space", place, message, mend)
-        self._keep = self._at
+        window.keep = window.at
 
     def _count_lines(self, raw: str) -> None:
         """Count the line breaks inside the token that ends here."""
         breaks = raw.count("\n")
         if breaks:
             self._line += breaks
-            self._line_start = self._base + self._at - len(raw) + raw.rfind("\n") + 1
+            self._line_start = self.window.base + self.window.at - len(raw) + raw.rfind("\n") + 1
 
     def _inside(self, start: Place, raw: str, offset: int) -> Place:
         """The place `offset` characters into the token `raw` that starts at `start`."""
@@ -324,11 +254,12 @@ class Scanner:
 
     def _excerpt(self, place: Place) -> Excerpt:
         """The line around the place, as far as it is held."""
-        while place.offset - self._base + CONTEXT_CHARACTERS > len(self._text) and self._fill():
+        window = self.window
+        while place.offset - window.base + CONTEXT_CHARACTERS > len(window.text) and window.fill():
             pass
-        index = place.offset - self._base
-        start = max(place.line_start - self._base, index - CONTEXT_CHARACTERS, 0)
-        end = max(start, min(len(self._text), index + CONTEXT_CHARACTERS))
-        found = self._text.find("\n", max(index, 0), end)
-        text = self._text[start : end if found < 0 else found]
-        return Excerpt(text, start + self._base - place.line_start + 1)
+        index = place.offset - window.base
+        start = max(place.line_start - window.base, index - CONTEXT_CHARACTERS, 0)
+        end = max(start, min(len(window.text), index + CONTEXT_CHARACTERS))
+        found = window.text.find("\n", max(index, 0), end)
+        text = window.text[start : end if found < 0 else found]
+        return Excerpt(text, start + window.base - place.line_start + 1)

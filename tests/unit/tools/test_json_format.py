@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.tools import json_scan
+from tunesmith.tools import json_window
 from tunesmith.tools.json_format import format_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -153,7 +153,7 @@ def test_numbers_and_strings_stay_as_they_are_written(text, style):
 
 
 def test_a_string_longer_than_a_piece_is_whole():
-    text = "ä" * (3 * json_scan.PIECE_CHARACTERS)
+    text = "ä" * (3 * json_window.PIECE_CHARACTERS)
     assert json.loads(run(dumps([text, {"k": text}]))[1]) == [text, {"k": text}]
 
 
