@@ -197,7 +197,8 @@ def _check_turns(messages: list[Message]) -> None:
             raise DataError(what, hint=_TURNS_HINT, kind="roles_out_of_order")
         if not message.text.strip():
             what = "answer" if message.role == "assistant" else "prompt"
-            raise DataError(f"the {what} is empty (turn {number})", hint="fill it in, or remove the row")
+            hint = "fill it in, or remove the row"
+            raise DataError(f"the {what} is empty (turn {number})", hint=hint, kind=f"empty_{what}")
         before = message.role
     if before != "assistant":
         what = f"the row ends with a `{before}` turn (turn {len(messages)}), not with an answer"

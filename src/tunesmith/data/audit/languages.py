@@ -17,20 +17,20 @@ _SCRIPTS = (
     ("greek", re.compile("[\u0370-\u03ff]")),
 )
 _COMMON_WORDS = {
-    "en": "a the of and is in it that was for on with as are this you be have not or by from at i we "
-    "will which what how your can has an do does my they their there would should please",
+    "en": "a the of and is in it that was for on with as are this you be have not or by from at i we will "
+    "which what how your can has an do does my they their there would should please",
     "de": "der die das und ist nicht ein eine mit von den dem des im auf für sich es ich sie wir zu auch wie "
-    "war bei oder nach einen einer haben wird sind aber kann was",
+    "war bei oder nach einen einer haben wird sind aber kann was mein meine wo wann unser ihr ihre",
     "fr": "le la les des et est une un du que qui dans pour pas sur avec ce il elle nous vous au aux par "
-    "sont cette je mais ou être votre quel quelle",
+    "sont cette je mais ou être votre quel quelle mon ma mes où quand puis nos",
     "es": "el la los las y es una un del que en por con para no se su al lo como más pero sus le este esta "
-    "son muy qué cómo usted está",
-    "it": "il lo la gli le è un una del della che di non con si sono come più ma nel alla dei anche "
-    "questo questa ho ha quale",
-    "pt": "os é um uma da que em para não com se por mais como mas dos das na ao são foi "
-    "você qual está isso pelo sua seu",
+    "son muy qué cómo usted está mi dónde cuándo puedo otra vez",
+    "it": "il lo la gli le e è un una del della che di non con si sono come più ma nel alla dei anche "
+    "questo questa ho ha quale dove mio mia quando sarà suo dal nostro posso",
+    "pt": "o e os é um uma da que em para não com se por mais como mas dos das na ao são foi você qual está "
+    "isso pelo sua seu minha meu posso outra vez devo fazer agora nós sem à",
     "nl": "de het een en is van dat niet op te zijn met voor er aan ook als maar om dan bij nog naar deze "
-    "dit ik je wij hoe",
+    "dit ik je wij hoe mijn waar wanneer kunt uw",
 }
 _LANGUAGES_OF = {
     word: tuple(name for name, words in _COMMON_WORDS.items() if word in words.split())

@@ -47,8 +47,9 @@ _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|\bi(?:'m| am) (?:just |only )?an? (?:ai|language model|artificial intelligence)\b"
     r"|(?:sorry|apologi[sz]e|afraid|unfortunately|regret)\b.{0,40}?\bi(?:'m| am)? ?"
-    r"(?:can't|can ?not|won't|unable to|not able to|am not able to|must decline|have to decline)"
+    r"(?:can't|can ?not|won't|unable to|not able to|must decline|have to decline)"
     r"|^\W*i(?:'m| am)? ?(?:can't|can ?not|won't|unable to|not able to|must decline to|have to decline to) "
+    r"(?:be able to )?"
     r"(?:assist|help|provide|fulfill?|comply|answer|create|generate|engage|complete|share|support|discuss"
     r"|continue|respond|offer|give|do that|produce|talk|process|go along)"
     r"|\bi (?:must|have to|need to) (?:respectfully )?decline\b"
@@ -164,8 +165,11 @@ def find_mojibake(text: str) -> str | None:
         return None
     if "\ufffd" in text:
         return "\ufffd"
-    match = badness.BADNESS_RE.search(text) if _WRONGLY_DECODED.search(text) else None
-    return match.group() if match else None
+    if not _WRONGLY_DECODED.search(text):
+        return None
+    # Bare C1 codes are control characters, and counted as those.
+    pieces = (match.group() for match in badness.BADNESS_RE.finditer(text))
+    return next((piece for piece in pieces if CONTROL.sub("", piece)), None)
 
 
 def find_zero_width(text: str) -> str | None:
