@@ -4,6 +4,7 @@ The faults themselves are in `dirt_texts.py`, `dirt_lines.py` and `dirt_copies.p
 row gets which, and where the lines end up. The key is right if the rows given are good.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from random import Random
 import orjson
 
 from tunesmith.data.audit.languages import language_of
-from tunesmith.data.generate.dirt_copies import COPY_FAULTS
+from tunesmith.data.generate.dirt_copies import COPY_FAULTS, similarity
 from tunesmith.data.generate.dirt_lines import LINE_FAULTS
 from tunesmith.data.generate.dirt_site import Row, Site, Spoiled, is_json_object, normalised, parses
 from tunesmith.data.generate.dirt_texts import TEXT_FAULTS
@@ -25,6 +26,10 @@ _FAULTS: dict[str, Callable[[Site], Spoiled | None]] = COPY_FAULTS | TEXT_FAULTS
 KINDS = tuple(_FAULTS)
 UNLESS_ASKED = ("too_long",)
 _LANGUAGE_ROWS = 200
+_TOO_SIMILAR = 0.7
+_ATTEMPTS = 8
+_REPEATS = ("duplicate_row", "conflicting_answers")
+_DIGITS = re.compile(r"\d+")
 
 _Entry = tuple[int, str, dict[str, object]]  # line and kind, to sort by, and the entry of the key
 
@@ -162,33 +167,50 @@ def _plants(ground: _Field, kind: str, order: list[int], count: int, *, required
 def _fault(ground: _Field, kind: str, number: int) -> _Plant | None:
     """The fault in this row, or None if it cannot carry it or would get a second fault by it."""
     row = ground.rows[number]
-    site = Site(row, _dice(ground.seed, kind, number), ground.rows, ground.language)
-    spoiled = _FAULTS[kind](site)
-    if spoiled is None:
-        return None
-    content, what = spoiled
-    if isinstance(content, bytes):
-        return _Plant(kind, number, content, what, drifts=False)
+    for attempt in range(_ATTEMPTS):
+        site = Site(row, _dice(ground.seed, kind, number, attempt), ground.rows, ground.language)
+        spoiled = _FAULTS[kind](site)
+        if spoiled is None:
+            return None
+        content, what = spoiled
+        if isinstance(content, bytes):
+            return _Plant(kind, number, content, what, drifts=False)
+        if kind in _REPEATS or _is_new(ground, row, content):
+            return _Plant(kind, number, orjson.dumps(content), what, _drifts(ground, kind, content))
+    return None
+
+
+def _drifts(ground: _Field, kind: str, content: Mapping[str, object]) -> bool:
+    """Whether the answer is no JSON in a file of JSON, though another kind was asked for."""
+    completion = content.get("completion")
+    if not ground.is_json or kind == "format_drift" or not isinstance(completion, str):
+        return False
+    return completion.strip() != "" and not parses(completion)
+
+
+def _is_new(ground: _Field, row: Row, content: Mapping[str, object]) -> bool:
+    """Whether no other line has this prompt or, where it is empty, this answer; notes them down if so."""
     prompt, completion = content.get("prompt"), content.get("completion")
     if not isinstance(prompt, str) or not isinstance(completion, str):
-        return _Plant(kind, number, orjson.dumps(content), what, drifts=False)
-    if kind not in ("duplicate_row", "conflicting_answers") and not _is_new(ground, row, prompt, completion):
-        return None
-    drifts = ground.is_json and kind != "format_drift" and completion.strip() != "" and not parses(completion)
-    return _Plant(kind, number, orjson.dumps(content), what, drifts)
-
-
-def _is_new(ground: _Field, row: Row, prompt: str, completion: str) -> bool:
-    """Whether no other line has this prompt or, where it is empty, this answer; notes them down if so."""
+        return True
     key = normalised(prompt), ""
     if not key[0]:
         key = "", normalised(completion)
     elif prompt != row["prompt"] and key[0] in ground.prompts:
         return False
-    if key in ground.texts:
+    keys = {key}
+    if prompt != row["prompt"] and completion != row["completion"] and _is_told_by_number(prompt, completion):
+        keys.add((_DIGITS.sub("#", prompt), "#"))
+    if keys & ground.texts:
         return False
-    ground.texts.add(key)
+    ground.texts |= keys
     return True
+
+
+def _is_told_by_number(prompt: str, completion: str) -> bool:
+    """Whether the same row with another number would be almost a near duplicate of this one."""
+    text = f"{prompt} {completion}"
+    return similarity(text, _DIGITS.sub("#0", text)) >= _TOO_SIMILAR
 
 
 def _planted(rows: Sequence[Row], plants: Sequence[_Plant], seed: int) -> Planted:

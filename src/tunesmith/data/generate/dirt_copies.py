@@ -11,6 +11,8 @@ _FEWEST_WORDS = 40
 _LEAST_SIMILARITY = 0.8
 _SHINGLE_WORDS = 3
 _ATTEMPTS = 12
+# Chinese and Japanese have no blanks: each character counts as a word.
+_WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff]|[^\\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
 def duplicate_row(site: Site) -> Spoiled:
@@ -69,7 +71,7 @@ def similarity(left: str, right: str) -> float:
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.casefold())
+    words = _WORD.findall(text.casefold())
     return {tuple(words[at : at + _SHINGLE_WORDS]) for at in range(len(words) - _SHINGLE_WORDS + 1)}
 
 

@@ -269,6 +269,17 @@ def test_near_duplicates_share_four_in_five_shingles_and_other_rows_do_not():
     assert all(similarity(*pair) < 0.8 for texts in (foreign, long[:8]) for pair in combinations(texts, 2))
 
 
+def test_rows_in_other_languages_are_no_near_duplicates_of_each_other_in_a_large_file():
+    planted = plant(prose_rows(400), share=1, seed=6, kinds=["mixed_language"])
+    texts = [text_of(line) for line in planted.lines]
+    shingles = []
+    for text in texts:
+        parts = re.findall(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+", text.lower())
+        shingles.append(set(zip(parts, parts[1:], parts[2:], strict=False)))
+    assert all(len(one & other) / len(one | other) < 0.8 for one, other in combinations(shingles, 2))
+    assert len({entry["what"] for entry in planted.key}) == 9
+
+
 def w(text):
     return re.findall(r"\w+", text.lower())
 
