@@ -138,6 +138,7 @@ class Parser:
         mended = mend_word(scanner.text)
         if mended.kind == "unquoted_text":
             scanner.take_unquoted()
+            scanner.check_bytes(scanner.text)
             mended = mend_word(scanner.text)
         place, length = scanner.place, len(scanner.text)
         edits = () if mended.text is None else (Edit(place.column, length, mended.text),)
@@ -183,6 +184,8 @@ class Parser:
             self._unexpected("`,` or `]`")
         # Strings that touch may be one string with a quote inside, as CSV writes it.
         touches = self._was_string and is_start and scanner.gap.offset == scanner.place.offset
+        if touches and scanner.broken_string:
+            self._unexpected(f"`,` or `{_CLOSERS[frame.bracket]}`")
         mend = Mend("write a comma between them", (Edit(scanner.gap.column, 0, ","),), is_safe=not touches)
         what = "members" if frame.bracket == "{" else "values"
         scanner.report("missing_comma", scanner.gap, f"no comma stands between two {what}", mend)

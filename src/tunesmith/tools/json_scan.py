@@ -106,6 +106,13 @@ class Scanner:
             self.text += match[0].rstrip()
             window.at = match.end()
 
+    def check_bytes(self, raw: str) -> None:
+        """Report the first byte that is not UTF-8 in the current token `raw`."""
+        if found := bad_byte(raw):
+            message = f"byte {found[1]:#04x} is not UTF-8"
+            mend = Mend("save the file as UTF-8, for example `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`")
+            self.report("bad_bytes", self._inside(self.place, raw, found[0]), message, mend)
+
     def is_bracket_alone(self) -> bool:
         """True if the current token is `{` or `[` and its line holds nothing more."""
         return self.text in ("{", "[") and self.window.is_line_done()
@@ -211,13 +218,7 @@ class Scanner:
             message = f"`{raw[half : half + 6]}` is half of a surrogate pair, which is no character"
             mend = Mend("write the whole pair, or take it out")
             self.report("surrogate", self._inside(self.place, raw, half), message, mend)
-        self._check_bytes(raw)
-
-    def _check_bytes(self, raw: str) -> None:
-        if found := bad_byte(raw):
-            message = f"byte {found[1]:#04x} is not UTF-8"
-            mend = Mend("save the file as UTF-8, for example `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`")
-            self.report("bad_bytes", self._inside(self.place, raw, found[0]), message, mend)
+        self.check_bytes(raw)
 
     def _pass_over(self, text: str, *, is_comment: bool) -> None:
         window = self.window
@@ -227,7 +228,7 @@ class Scanner:
         mend = Mend("take it out", (Edit(place.column, len(text), ""),), is_safe=True)
         if is_comment:
             self.report("comment", place, "JSON has no comments", mend)
-            self._check_bytes(text)
+            self.check_bytes(text)
         elif place.offset == 0 and text == "\ufeff":
             self._line_start = 1
             self.report("byte_order_mark", place, "a byte order mark stands before the text", mend)
