@@ -1,6 +1,7 @@
 """Rows one after another from a seed, no prompt twice: what every task stands on."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
 
@@ -45,3 +46,18 @@ def _used_up(task: str, *, asked: int, made: int) -> DataError:
         f"task `{task}` can make {made:,} different prompts with this seed, and {asked:,} rows are asked for",
         hint=f"ask for `--rows {made}`, or give the task more fields, choices or templates",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task that rows can be made for.
+
+    Attributes:
+        name: what the user calls it.
+        what: one sentence for a listing.
+        rows: (seed, count) to rows, streaming; more rows of a seed continue the same sequence.
+    """
+
+    name: str
+    what: str
+    rows: Callable[[int, int], Iterator[Example]]
