@@ -57,7 +57,9 @@ def latin(text: str) -> str:
 
 
 def without_end_token(answer: str) -> str:
-    """Without the end tokens at its end, and without the white space around them."""
+    """Without the end tokens at its end and the white space around them; empty if all is control tokens."""
+    if signs.find_special_token(answer) and not signs.SPECIAL_TOKENS.sub("", answer).strip():
+        return ""
     rest = answer.rstrip()
     if not rest.endswith(_ENDS_OF_TURN):
         return answer
