@@ -252,6 +252,9 @@ class Parser:
         if scanner.open_string:
             parts.insert(0, f"the string that began at {scanner.open_string}")
         message = f"the document ends inside {parts[0]}" if parts else "there is no value"
-        mend = Mend("it may be cut off: write or fetch it again")
+        words = "it may be cut off: write or fetch it again"
+        if scanner.open_string and scanner.window.is_limited:
+            words = "if a raw line break cut the string, write it as \\n; else the line is cut off"
+        mend = Mend(words)
         scanner.report("truncated", scanner.open_string or scanner.gap, message, mend)
         raise _Broken

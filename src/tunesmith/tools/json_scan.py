@@ -70,15 +70,25 @@ class Scanner:
         self._line, self._line_start = 1, 0
         self.sort: Sort = "end"
         self.text = ""
-        self.place = self.gap = Place(0, 1, 0)
+        self._place = self._gap = (0, 1, 0)  # made a `Place` where one is asked for: most never are
         self.open_string: Place | None = None
         self.broken_string: Place | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the current token starts."""
+        return Place(*self._place)
+
+    @property
+    def gap(self) -> Place:
+        """Where the token before it ends."""
+        return Place(*self._gap)
 
     def advance(self) -> None:
         """Go to the next token; comments and foreign space are reported and passed over."""
         window = self.window
         window.keep = window.at
-        self.gap = Place(window.base + window.at, self._line, self._line_start)
+        self._gap = (window.base + window.at, self._line, self._line_start)
         while True:
             end = window.end
             match = _STRICT.match(window.text, window.at, end)
@@ -161,7 +171,7 @@ class Scanner:
         if breaks:
             self._line += breaks
             self._line_start = window.base + window.text.rfind("\n", window.at, start) + 1
-        self.place = Place(window.base + start, self._line, self._line_start)
+        self._place = (window.base + start, self._line, self._line_start)
 
     def _tolerant(self) -> bool:
         """Read a token that is not strict JSON; False if it was none (a comment, a space)."""
@@ -263,4 +273,4 @@ class Scanner:
         end = max(start, min(len(window.text), index + CONTEXT_CHARACTERS))
         found = window.text.find("\n", max(index, 0), end)
         text = window.text[start : end if found < 0 else found]
-        return Excerpt(text, start + window.base - place.line_start + 1)
+        return Excerpt(text.removesuffix("\r"), start + window.base - place.line_start + 1)

@@ -249,3 +249,9 @@ def test_problems_are_counted_beyond_those_that_are_kept():
     assert found.safe == 3000
     assert len(found.problems) == 1000
     assert json.loads(mended) == [None] * 3000 + [1]
+
+
+def test_a_line_cut_by_a_raw_line_break_is_explained():
+    found, _ = run(b'{"a": 1}\n{"a": "x\ny"}\n', is_named_lines=True)
+    assert (found.problems[0].line, found.problems[0].column) == (2, 7)
+    assert found.problems[0].mend.words.startswith("if a raw line break cut the string")
