@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench bench-data docs clean
 
 demo: $(STAMP)
 	$(BIN)/tunesmith demo
@@ -21,11 +21,14 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py
 
+bench-data: $(STAMP)
+	$(BIN)/python benchmarks/data.py
+
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # torch: first the wheels made for this machine's driver (small ones where there is no GPU); where that
 # index is out of reach, the default one, whose wheels bring CUDA along.

@@ -255,9 +255,11 @@ def find_truncation(answer: str) -> str | None:
     `breaks_off` holds.
     """
     tail = answer.rstrip()[-60:]
-    if not tail or tail[-1] in _ENDS or not (tail[-1].isalpha() or tail[-1] in _OPEN_ENDS):
+    if not tail or tail[-1] in _ENDS:
         return None
-    return tail if tail.isascii() and is_prose(answer) else None
+    # Scripts without case have stops and habits of their own.
+    is_open = tail[-1] in _OPEN_ENDS or tail[-1].lower() != tail[-1].upper()
+    return tail if is_open and is_prose(answer) else None
 
 
 def breaks_off(answer: str) -> bool:
