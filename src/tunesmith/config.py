@@ -54,7 +54,7 @@ class DataConfig(Section):
     """The rows, how they are read, rendered and split."""
 
     path: str = Field(json_schema_extra={"flag": "data"})
-    """Data file: JSON, JSONL, CSV or Parquet."""
+    """Data file: JSON, JSONL, CSV (each also as `.gz`) or Parquet."""
 
     validation_file: str | None = None
     """Rows for validation loss; without it they are split off the data file."""
@@ -64,6 +64,9 @@ class DataConfig(Section):
 
     format: Literal["auto", "instruction", "conversations", "messages", "prompt_completion"] = "auto"
     """Shape of the rows; `auto` names what it finds."""
+
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """What to do with rows that cannot be read or used; skipped ones are counted and named."""
 
     columns: dict[str, str] = Field(default_factory=dict)
     """Our field names and the file's, such as `instruction=question output=answer`."""

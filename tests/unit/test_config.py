@@ -17,6 +17,7 @@ KEYS = [
     "data.validation_file",
     "data.test_file",
     "data.format",
+    "data.bad_rows",
     "data.columns",
     "data.system",
     "data.template",

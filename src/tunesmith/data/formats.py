@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from tunesmith.data.conversation import Row
 from tunesmith.data.read import read_records
-from tunesmith.data.records import MAX_SHOWN, Record, first_few, listed, nearest
+from tunesmith.data.records import MAX_SHOWN, BadLine, Record, first_few, listed, nearest
 from tunesmith.data.shapes import FIELDS, OPTIONAL, REQUIRED, checked_messages
 from tunesmith.errors import DataError
 
@@ -23,6 +23,7 @@ def load_rows(
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
     system: str | None = None,
+    skipped: list[DataError] | None = None,
 ) -> tuple[Row, ...]:
     """All rows of a file, each in its own shape; a file may mix shapes.
 
@@ -31,13 +32,15 @@ def load_rows(
         format: a name of `FORMATS`, which every row must then have; `auto` recognises each row.
         columns: our field names and the file's, such as {"instruction": "question"}.
         system: system message for rows that have none.
+        skipped: where the errors of bad rows go instead of being raised, in no particular order.
 
     Raises:
-        DataError: if the file cannot be read, a mapped column is nowhere in it, or any row cannot be
-            trained on; the first five bad rows are named and the rest counted.
+        DataError: if the file cannot be read, a mapped column is nowhere in it, no row is good, or (without
+            `skipped`) any is bad; the first five bad rows are named and the rest counted.
     """
     path, columns = Path(path), columns or {}
-    records = list(read_records(path))
+    unread: list[BadLine] | None = None if skipped is None else []
+    records = list(read_records(path, skipped=unread))
     _check_columns(records, path=path, columns=columns)
     rows: list[Row] = []
     problems: list[DataError] = []
@@ -46,11 +49,17 @@ def load_rows(
             rows.append(to_row(record, path=path, format=format, columns=columns, system=system))
         except DataError as error:
             problems.append(error)
-    if problems:
+    if skipped is not None and rows:
+        skipped += [_as_error(path, bad) for bad in unread or ()] + problems
+    elif problems:
         shown = [str(problem) for problem in problems[:MAX_SHOWN]]
         message = first_few(shown, bad=len(problems), total=len(records), path=path, unit="rows")
         raise DataError(message, hint=problems[0].hint)
     return tuple(rows)
+
+
+def _as_error(path: Path, bad: BadLine) -> DataError:
+    return DataError(f"{path}:{bad.line}: {bad.what}", hint=bad.hint, kind=bad.kind)
 
 
 def to_row(

@@ -1,18 +1,26 @@
 """From files to rendered, fitted splits, with an account of every row."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config import DataConfig
+from tunesmith.data.audit.check import check_files
+from tunesmith.data.audit.facts import Reading
+from tunesmith.data.audit.findings import Finding
+from tunesmith.data.audit.kinds import KINDS
 from tunesmith.data.batches import NAMED_ROWS, Fitted, fit_length
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import count_formats, load_rows
 from tunesmith.data.render import Rendered, Renderer
-from tunesmith.data.split import overlap, with_given
+from tunesmith.data.split import overlap, prompt_key, with_given
 from tunesmith.errors import DataError
 from tunesmith.tools.digest import file_sha256
+
+NAMED_KINDS = 3
+NEAR_ROWS = 50_000  # comparing all of them nearly takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +51,10 @@ def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prep
         DataError: names file and line of what cannot be used.
         TemplateError: if a row cannot be rendered safely.
     """
-    rows = _read(settings, settings.path)
-    validation = _read(settings, settings.validation_file) if settings.validation_file else None
-    test = _read(settings, settings.test_file) if settings.test_file else None
+    skipped: list[DataError] = []
+    rows = _read(settings, settings.path, skipped)
+    validation = _read(settings, settings.validation_file, skipped) if settings.validation_file else None
+    test = _read(settings, settings.test_file, skipped) if settings.test_file else None
     split = with_given(
         rows,
         validation=validation,
@@ -62,9 +71,11 @@ def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prep
             hint="raise `--max-length`, or choose `--overlong truncate`",
         )
     overlaps = {name: overlap(split.train, parts[name]) for name in ("validation", "test")}
-    files = [settings.path, settings.validation_file, settings.test_file]
+    near = {name: near_overlap(split.train, parts[name]) for name in ("validation", "test")}
+    files = [path for path in (settings.path, settings.validation_file, settings.test_file) if path]
+    found = _check(settings, files)
     account = {
-        "files": {path: file_sha256(Path(path)) for path in files if path},
+        "files": {path: file_sha256(Path(path)) for path in files},
         "formats": count_formats([*rows, *(validation or ()), *(test or ())]),
         "rows": {name: len(part.rows) for name, part in fitted.items()},
         "tokens": {name: sum(len(row.ids) for row in part.rows) for name, part in fitted.items()},
@@ -72,13 +83,16 @@ def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prep
         "dropped_overlong": {name: len(part.dropped) for name, part in fitted.items()},
         "truncated": {name: part.truncated for name, part in fitted.items()},
         "prompts_also_in_train": overlaps,
+        "prompts_nearly_in_train": near,
+        "skipped": dict(Counter(error.kind for error in skipped)),
+        "check": {finding.kind: finding.count for finding in found},
     }
     return Prepared(
         fitted["train"].rows,
         fitted["validation"].rows,
         fitted["test"].rows,
         account,
-        tuple(_notes(fitted, overlaps)),
+        (*_skip_notes(skipped), *_notes(fitted, overlaps, near), *_check_notes(found, settings.path)),
         shared_system(split.train),
     )
 
@@ -112,11 +126,52 @@ def shared_system(rows: Sequence[Row]) -> str | None:
     return first.pop() if len(first) == 1 else None
 
 
-def _read(settings: DataConfig, path: str) -> tuple[Row, ...]:
-    return load_rows(Path(path), format=settings.format, columns=settings.columns, system=settings.system)
+def near_overlap(train: Sequence[Row], other: Sequence[Row]) -> int | None:
+    """Rows of `other` whose prompt is nearly, but not exactly, one of `train`; None if there are too many."""
+    if not other or len(train) + len(other) > NEAR_ROWS:
+        return None if other else 0
+    # Loaded here because it brings scipy along.
+    from tunesmith.data.near import near_groups
+
+    exact = {prompt_key(row) for row in train}
+    rows = [*train, *(row for row in other if prompt_key(row) not in exact)]
+    texts = ["\n".join(m.text for m in row.prompt if m.role != "system") for row in rows]
+    groups = (group for group in near_groups(texts) if group[0] < len(train))
+    return sum(member >= len(train) for group in groups for member in group)
 
 
-def _notes(fitted: dict[str, Fitted], overlaps: dict[str, int]) -> list[str]:
+def _read(settings: DataConfig, path: str, skipped: list[DataError]) -> tuple[Row, ...]:
+    return load_rows(
+        Path(path),
+        format=settings.format,
+        columns=settings.columns,
+        system=settings.system,
+        skipped=skipped if settings.bad_rows == "skip" else None,
+    )
+
+
+def _check(settings: DataConfig, files: Sequence[str]) -> tuple[Finding, ...]:
+    """What `tunesmith data check` would say about the files, lengths and leaks aside."""
+    reading = Reading(settings.format, settings.columns, settings.system)
+    return check_files(files, reading=reading, near=False).findings
+
+
+def _check_notes(found: Sequence[Finding], path: str) -> list[str]:
+    grave = [KINDS[finding.kind].titled(finding.count) for finding in found if finding.severity != "note"]
+    if not grave:
+        return []
+    more = f" and {len(grave) - NAMED_KINDS} kinds more" if len(grave) > NAMED_KINDS else ""
+    return [f"data check: {'; '.join(grave[:NAMED_KINDS])}{more}; see `tunesmith data check {path}`"]
+
+
+def _skip_notes(skipped: Sequence[DataError]) -> list[str]:
+    if not skipped:
+        return []
+    named = "; ".join(str(error) for error in skipped[:NAMED_ROWS])
+    return [f"{len(skipped)} bad rows skipped: {named}"]
+
+
+def _notes(fitted: dict[str, Fitted], overlaps: dict[str, int], near: dict[str, int | None]) -> list[str]:
     notes = []
     for name, part in fitted.items():
         if part.dropped:
@@ -129,4 +184,7 @@ def _notes(fitted: dict[str, Fitted], overlaps: dict[str, int]) -> list[str]:
             notes.append(
                 f"{count} {name} prompts are also in the training rows; their scores flatter the model"
             )
+    for name, nearly in near.items():
+        if nearly:
+            notes.append(f"{nearly} {name} prompts are near copies of training prompts")
     return notes
