@@ -54,7 +54,7 @@ def generate(
 
         tunesmith data generate dates dates.jsonl --rows 5000
 
-        tunesmith data generate examples/task.yaml reviews.jsonl --seed 3
+        tunesmith data generate examples/tasks/reviews.yaml reviews.jsonl --seed 3
 
         tunesmith data generate tickets dirty.jsonl --dirt 0.02
 

@@ -147,18 +147,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     app = App()
     app.command(generate)
     output = tmp_path / "harder.jsonl"
-    words = [
-        "generate",
-        "dates",
-        str(output),
-        "--rows",
-        "9",
-        "--perturb",
-        "--kinds",
-        "typos",
-        "case",
-        "--json",
-    ]
+    words = f"generate dates {output} --rows 9 --perturb --kinds typos case --json".split()
     app(words, exit_on_error=False, result_action="return_value")
     assert set(json.loads(capsys.readouterr().out)["kinds"]) == {"typos", "case"}
     app(["generate", "--list"], exit_on_error=False, result_action="return_value")

@@ -27,7 +27,9 @@ from tunesmith.errors import ConfigError
 from tunesmith.resolve import listing, read_yaml
 
 KEYS = ("what", "system", "locale", "fields", "prompts", "completions", "weights")
-_HINT = "`fields:`, `prompts:` and `completions:` are needed; `examples/task.yaml` shows a whole task"
+_HINT = (
+    "`fields:`, `prompts:` and `completions:` are needed; `examples/tasks/reviews.yaml` shows a whole task"
+)
 
 
 @dataclass(frozen=True, slots=True)

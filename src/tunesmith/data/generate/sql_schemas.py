@@ -224,7 +224,7 @@ COMPANY = Schema(
             Column(
                 "hired_on", "date", "hiring date", "hiring dates", _dates(2005, 2024),
                 {">": ("hired after {v}", "who were taken on after {v}"), "<": ("hired before {v}",)},
-                ("most recently hired", "first hired"),
+                ("most recently hired", "longest-serving"),
                 _ENDS,
             ),
         ),

@@ -15,7 +15,7 @@ from tunesmith.data.generate.providers import PROVIDERS
 from tunesmith.data.generate.tasks import find_task
 from tunesmith.errors import ConfigError, DataError
 
-EXAMPLE = Path(__file__).parents[4] / "examples" / "task.yaml"
+EXAMPLE = Path(__file__).parents[4] / "examples" / "tasks" / "reviews.yaml"
 
 
 def task(tmp_path: Path, text: str):

@@ -142,7 +142,7 @@ def test_each_comparison_of_a_child_can_stand_before_its_parent(schema: Schema) 
 
 READ_BY_HAND = [
     (
-        r"(?:Count the|How many|What is the number of) orders (?:over|worth more than) (\d+) dollars(?: are there)?\W",
+        r"(?:Count the|How many) orders (?:over|worth more than) (\d+) dollars(?: are there)?\W",
         lambda d, v: [sum(o["amount"] > int(v) for o in d["orders"])],
     ),
     (r"Count the customers from (\w+)\.", lambda d, v: [sum(c["city"] == v for c in d["customers"])]),
