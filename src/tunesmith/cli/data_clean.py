@@ -72,7 +72,7 @@ def clean(
         Parameter(help="Our field names and the file's: ours=theirs.", consume_multiple=True, negative=""),
     ] = None,
     skip_bad: Annotated[
-        bool, Parameter(negative="", help="Remove rows that cannot be read or that training would refuse.")
+        bool, Parameter(negative="", help="Remove rows that cannot be read, or break a rule of their shape.")
     ] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="Count only; write nothing.")] = False,
     json: Json = False,

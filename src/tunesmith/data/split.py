@@ -1,4 +1,4 @@
-"""Training, validation and test rows, split by prompt so that no answer leaks to the other side.
+"""Training, validation and test parts, split by prompt so that no answer leaks to the other side.
 
 Order comes from a seeded hash of each prompt, not from a shuffle: the order of the file changes nothing, and
 rows added to the file leave the others in their place (only rows at the edge of a split may move, and never
@@ -6,11 +6,12 @@ between validation and test).
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from tunesmith.data.conversation import Row
+from tunesmith.data.strata import take_strata
 from tunesmith.errors import DataError
 
 # Validation loss is read many times in a run; 64 rows place it well enough to choose a checkpoint.
@@ -18,7 +19,11 @@ MAX_VALIDATION_ROWS = 64
 # With 200 rows the 95 % interval of an accuracy is about 7 points to each side; more costs generation time.
 MAX_TEST_ROWS = 200
 
+TRAIN, VALIDATION, TEST = 0, 1, 2
+PARTS = ("train", "validation", "test")
+
 Group = tuple[int, ...]  # positions of the rows that share one prompt
+Taken = dict[int, set[Group]]  # groups of the validation and test parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +52,50 @@ def split_rows(rows: Sequence[Row], *, validation_size: float, test_size: float,
     Raises:
         DataError: for a size out of range, or if the sizes leave nothing to train on.
     """
-    _check_sizes(len(rows), {"validation_size": validation_size, "test_size": test_size})
-    groups = _ordered_groups(rows, seed)
-    target = _target(test_size, rows=len(rows), cap=MAX_TEST_ROWS)
-    test = _take(groups, target, is_exact=test_size >= 1)
-    # Validation comes from the other end, so that added rows never push a row from test to validation.
-    rest = [group for group in reversed(groups) if group not in test]
-    target = _target(validation_size, rows=len(rows), cap=MAX_VALIDATION_ROWS)
-    validation = _take(rest, target, is_exact=validation_size >= 1)
-    where = {at: part for part, taken in ((1, validation), (2, test)) for group in taken for at in group}
-    _check_reached(where, sizes={1: validation_size, 2: test_size}, rows=len(rows), groups=len(groups))
-    parts = (tuple(row for at, row in enumerate(rows) if where.get(at, 0) == part) for part in range(3))
+    where = split_ranks(
+        [rank(prompt_key(row), seed=seed) for row in rows],
+        validation_size=validation_size,
+        test_size=test_size,
+        caps=(MAX_VALIDATION_ROWS, MAX_TEST_ROWS),
+    )
+    parts = (tuple(row for row, found in zip(rows, where, strict=True) if found == at) for at in range(3))
     return Split(*parts)
+
+
+def split_ranks(
+    ranks: Sequence[bytes],
+    *,
+    validation_size: float,
+    test_size: float,
+    caps: tuple[int, int] | None = None,
+    together: Iterable[Sequence[int]] = (),
+    strata: Sequence[str] | None = None,
+) -> list[int]:
+    """The part of each row: `TRAIN`, `VALIDATION` or `TEST`.
+
+    Args:
+        ranks: the `rank` of each row's prompt; equal for rows that must stay together.
+        validation_size: as in `split_rows`.
+        test_size: likewise.
+        caps: most rows that a fraction gives to validation and test.
+        together: positions of further rows that must stay together, such as near duplicates.
+        strata: a value for each row; each part then gets its share of the rows of each value, as near as
+            whole groups allow. A group with several values counts as its commonest one.
+
+    Raises:
+        DataError: for a size out of range, if the sizes leave nothing to train on, or, without strata, if a
+            number of rows cannot be reached.
+    """
+    sizes = {VALIDATION: validation_size, TEST: test_size}
+    _check_sizes(len(ranks), {"validation_size": validation_size, "test_size": test_size})
+    limits = dict(zip(sizes, caps or (len(ranks), len(ranks)), strict=True))
+    targets = {part: _target(size, rows=len(ranks), cap=limits[part]) for part, size in sizes.items()}
+    groups = grouped(ranks, together)
+    taken = _taken(groups, targets, sizes) if strata is None else take_strata(groups, strata, targets)
+    where = {at: part for part, found in taken.items() for group in found for at in group}
+    if strata is None:
+        _check_reached(where, sizes=sizes, rows=len(ranks), groups=len(groups))
+    return [where.get(at, TRAIN) for at in range(len(ranks))]
 
 
 def with_given(
@@ -118,15 +155,31 @@ def _normalised(text: str) -> str:
     return " ".join(folded.split())
 
 
-def _ordered_groups(rows: Sequence[Row], seed: int) -> list[Group]:
-    members: dict[str, list[int]] = {}
-    for at, row in enumerate(rows):
-        members.setdefault(prompt_key(row), []).append(at)
-    return [tuple(members[key]) for key in sorted(members, key=lambda key: _rank(key, seed))]
-
-
-def _rank(key: str, seed: int) -> bytes:
+def rank(key: str, *, seed: int) -> bytes:
+    """Where a prompt stands in the order of the split, 16 bytes; equal prompts, equal rank."""
     return blake2b(f"{seed}:{key}".encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def grouped(ranks: Sequence[bytes], together: Iterable[Sequence[int]] = ()) -> list[Group]:
+    """Positions that stay together, in the order of the smallest rank of each group."""
+    members: dict[bytes, list[int]] = {}
+    for at, key in enumerate(ranks):
+        members.setdefault(key, []).append(at)
+    for positions in together:
+        lists = {id(members[ranks[at]]): members[ranks[at]] for at in positions}
+        first, *others = lists.values()
+        for other in others:
+            first += other
+            members.update((ranks[at], first) for at in other)
+    distinct = {id(found): found for found in (members[key] for key in sorted(members))}
+    return [tuple(sorted(found)) for found in distinct.values()]
+
+
+def _taken(groups: Sequence[Group], targets: Mapping[int, int], sizes: Mapping[int, float]) -> Taken:
+    test = _take(groups, targets[TEST], is_exact=sizes[TEST] >= 1)
+    # Validation comes from the other end, so that added rows never push a row from test to validation.
+    rest = [group for group in reversed(groups) if group not in test]
+    return {VALIDATION: _take(rest, targets[VALIDATION], is_exact=sizes[VALIDATION] >= 1), TEST: test}
 
 
 def _target(size: float, *, rows: int, cap: int) -> int:
@@ -165,8 +218,8 @@ def _check_sizes(rows: int, sizes: dict[str, float]) -> None:
         raise DataError(f"{given} leave none of {rows} rows for training", hint="make them smaller")
 
 
-def _check_reached(where: dict[int, int], *, sizes: dict[int, float], rows: int, groups: int) -> None:
-    for part, name in ((1, "validation_size"), (2, "test_size")):
+def _check_reached(where: Mapping[int, int], *, sizes: Mapping[int, float], rows: int, groups: int) -> None:
+    for part, name in ((VALIDATION, "validation_size"), (TEST, "test_size")):
         reached = sum(found == part for found in where.values())
         if sizes[part] >= 1 and reached < sizes[part]:
             raise DataError(

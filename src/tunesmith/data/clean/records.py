@@ -146,8 +146,9 @@ def _each_then_copies(
 
 
 def _key(value: Value, texts: Texts, settings: Settings) -> bytes:
-    """Equal for rows that teach the same: same texts and tools; of no known shape, same everything."""
-    is_known = bool(shapes_of(value, settings.columns))
-    tools = value.get("tools")
-    what = ([(text.role, text.text) for text in texts], tools) if is_known else sorted(value.items())
+    """Equal for rows that teach the same: same texts, tools and media; of no known shape, same everything."""
+    what: object = sorted(value.items())
+    if shapes_of(value, settings.columns):
+        beside = [value.get(name) for name in ("tools", "images", "videos", "audios")]
+        what = [*((text.role, text.text) for text in texts), beside]
     return blake2b(repr(what).encode(errors="surrogatepass"), digest_size=16).digest()

@@ -162,7 +162,15 @@ def _truncated(_: Record, texts: Texts, __: Settings) -> str | None:
     return f"the answer breaks off: {tail[-_SHOWN_CHARACTERS:]!r}" if tail else None
 
 
+def _unknown_shape(record: Record, _: Texts, settings: Settings) -> str | None:
+    if shapes_of(record.value, settings.columns):
+        return None
+    return f"the row has the keys {listed(record.value) or 'none'}, which are of no known shape"
+
+
 def _unusable(record: Record, _: Texts, settings: Settings) -> str | None:
+    if not shapes_of(record.value, settings.columns):
+        return None
     try:
         to_row(record, path="", columns=settings.columns)
     except DataError as error:
@@ -239,7 +247,8 @@ STEPS = (
     Step("output_characters", "outputs dropped under 10 or over 2048 characters", _drop(_output_characters)),
     Step("refusals", "rows dropped whose answer declines", _drop(_refusal)),
     Step("truncated", "rows dropped whose answer breaks off in a sentence", _drop(_truncated)),
-    Step("unusable", "rows dropped that training would refuse", _drop(_unusable)),
+    Step("unknown_shape", "rows dropped that have no known shape", _drop(_unknown_shape)),
+    Step("unusable", "rows dropped that break a rule of their shape", _drop(_unusable)),
     Step("white_space", "each run of white space made one blank", _each(lambda t: re.sub(r"\s+", " ", t))),
     Step("three_fields", "all keys out but instruction, input and output", _three_fields),
     Step("length", "rows dropped with more tokens than `--max-length`", _drop(_too_long)),
