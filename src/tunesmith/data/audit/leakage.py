@@ -1,17 +1,20 @@
 """Rows that are almost the same: within a file, and between the training file and one held out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunesmith.data.audit.facts import Facts, Reading, examine
 from tunesmith.data.audit.findings import add_pieces
-from tunesmith.data.audit.tally import Tally, compared_text
+from tunesmith.data.audit.tally import Tally
 from tunesmith.data.read import read_records
 from tunesmith.data.records import MAX_SHOWN, Record
+
+if TYPE_CHECKING:
+    from tunesmith.data.near_copies import Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +48,36 @@ class Leak:
 
 
 def add_near_duplicates(counted: Tally, path: Path, reading: Reading) -> None:
-    """Find rows that are nearly an earlier one though their prompts differ; the later ones are counted."""
-    from tunesmith.data.near import candidate_pairs, confirmed, joined
+    """Count the rows that say nearly what an earlier one says, by the rule `data clean` folds them by."""
+    # Loaded here because it brings scipy along.
+    from tunesmith.data.near_copies import folded
 
-    rows, prompts = counted.row_hashes, counted.prompt_hashes
     if not counted.signatures:
         return
-    pairs = [
-        (one, other)
-        for one, other in candidate_pairs(np.concatenate(counted.signatures))
-        if rows[one] != rows[other] and (not prompts[one] or prompts[one] != prompts[other])
-    ]
-    texts = _texts_at({at for pair in pairs for at in pair}, path, reading, compared_text)
+
+    def texts_at(wanted: set[int]) -> "dict[int, Said]":
+        return {at: _said(facts) for at, facts in _facts(path, reading, wanted)}
+
+    copies = folded(np.concatenate(counted.signatures), texts_at)
     first_of: dict[int, int] = {}
-    for at, row in enumerate(rows):
+    for at, row in enumerate(counted.row_hashes):
         first_of.setdefault(row, at)
     pieces = (
-        (at, f"nearly line {counted.lines[group[0]]}")
-        for group in joined(confirmed(pairs, texts))
-        for at in group[1:]
-        if first_of[rows[at]] == at
+        (at, f"nearly line {counted.lines[first]}")
+        for at, first in sorted(copies.items())
+        if first_of[counted.row_hashes[at]] == at  # an exact copy is counted as that
     )
     add_pieces(counted, "near_duplicate", pieces)
+
+
+def _said(facts: Facts) -> "Said":
+    from tunesmith.data.near_copies import Said
+
+    answer = facts.row.reference if facts.row else ""
+    spoken = [text for part, text in facts.texts if part != "system"]
+    prompt = spoken[:-1] if answer else spoken
+    system = [text for part, text in facts.texts if part == "system"]
+    return Said("\n".join(system), "\n".join(prompt), answer)
 
 
 def between(tallies: dict[str, Tally], reading: Reading, *, is_near: bool) -> tuple[Leak, ...]:
@@ -100,15 +111,6 @@ def _near_leaks(train: Path, held_out: Path, reading: Reading, exact: dict[int, 
         if trained:
             leaks.update({places[m][1]: trained[0] for m in group if not places[m][0]})
     return leaks
-
-
-def _texts_at(
-    wanted: set[int], path: Path, reading: Reading, text_of: Callable[[Facts], str]
-) -> dict[int, str]:
-    """Texts of the records at these positions, read again."""
-    if not wanted:
-        return {}
-    return {at: text_of(facts) for at, facts in _facts(path, reading, wanted)}
 
 
 def _facts(path: Path, reading: Reading, wanted: set[int] | None = None) -> Iterator[tuple[int, Facts]]:

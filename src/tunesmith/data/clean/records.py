@@ -1,16 +1,17 @@
 """Records through the steps: each by itself first, then against the others; every loss comes with its reason.
 
-Streams. Where near duplicates are folded the rows are read three times instead of being held.
+Streams. Where near duplicates are folded the rows are read again instead of being held.
 Read next: `run.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import chain, repeat
 
-from tunesmith.data.clean.near_copies import Said, near_copies, said
 from tunesmith.data.clean.steps import Settings, Step
 from tunesmith.data.clean.texts import Texts, Value, shapes_of, texts_of
+from tunesmith.data.near_copies import Said, near_copies
 from tunesmith.data.records import Record
 
 READING = "reading"  # the step under which places are removed that are no records
@@ -88,7 +89,7 @@ def clean_records(read: Read, steps: tuple[Step, ...], settings: Settings) -> It
     """Every place of the file, in order, kept or removed.
 
     Args:
-        read: gives the rows from the start, the same ones each time; called three times to fold near copies.
+        read: gives the rows from the start, the same ones each time; called again to fold near copies.
         steps: from `steps.choose`.
         settings: what the steps need.
     """
@@ -110,7 +111,7 @@ def clean_records(read: Read, steps: tuple[Step, ...], settings: Settings) -> It
             if cleaned.after is not None:
                 yield said(texts_of(cleaned.after, settings.columns))
 
-    readings = iter((first_reading, second_reading))
+    readings = chain((first_reading,), repeat(second_reading))
     copies = near_copies(lambda: next(readings)())
     position = -1
     for cleaned in _each_then_copies(read(), steps, settings, survived):
@@ -119,6 +120,19 @@ def clean_records(read: Read, steps: tuple[Step, ...], settings: Settings) -> It
             yield cleaned.removed("near_duplicates", f"nearly the same as line {lines[copies[position]]}")
         else:
             yield cleaned
+
+
+def said(texts: Texts) -> Said:
+    """The last answer, and all turns before it; nothing for a record that has no answer we know."""
+    answers = [text.turn for text in texts if text.role == "assistant"]
+    if not answers:
+        return Said("", "", "")
+    spoken = [text for text in texts if text.role != "system"]
+    return Said(
+        "\n".join(text.text for text in texts if text.role == "system"),
+        "\n".join(text.text for text in spoken if text.turn != answers[-1] and text.text),
+        "\n".join(text.text for text in spoken if text.turn == answers[-1]),
+    )
 
 
 def _each_then_copies(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunesmith.data.clean.texts import Texts
 from tunesmith.data.near import (
     PERMUTATIONS,
     THRESHOLD,
@@ -39,28 +38,26 @@ class Said:
         return f"{self.prompt}\n{self.answer}"
 
 
-def said(texts: Texts) -> Said:
-    """The last answer, and all turns before it; nothing for a record that has no answer we know."""
-    answers = [text.turn for text in texts if text.role == "assistant"]
-    if not answers:
-        return Said("", "", "")
-    spoken = [text for text in texts if text.role != "system"]
-    return Said(
-        "\n".join(text.text for text in texts if text.role == "system"),
-        "\n".join(text.text for text in spoken if text.turn != answers[-1] and text.text),
-        "\n".join(text.text for text in spoken if text.turn == answers[-1]),
-    )
-
-
 def near_copies(read: Callable[[], Iterable[Said]]) -> dict[int, int]:
     """For the position of each later near copy, the position of an earlier row that it is near to.
 
     Holds 256 bytes a row, and the texts of the rows that share a band of their signature with another one.
 
     Args:
-        read: gives the rows, the same ones each time; called twice.
+        read: gives the rows, the same ones each time; called twice or more.
     """
-    signatures = _signatures(read())
+    return folded(
+        _signatures(read()), lambda wanted: {at: row for at, row in enumerate(read()) if at in wanted}
+    )
+
+
+def folded(signatures: Signature, texts_at: Callable[[set[int]], dict[int, Said]]) -> dict[int, int]:
+    """As `near_copies`, for signatures that are known.
+
+    Args:
+        signatures: of each row's `whole`, shape (N, PERMUTATIONS).
+        texts_at: gives the rows at some positions.
+    """
     kept = np.arange(len(signatures))
     texts: dict[int, Said] = {}
     compared: dict[Pair, bool] = {}
@@ -69,9 +66,9 @@ def near_copies(read: Callable[[], Iterable[Said]]) -> dict[int, int]:
         # Of a large bucket only some pairs are given, and others once rows are gone: hence again and again.
         places = ((int(kept[one]), int(kept[other])) for one, other in candidate_pairs(signatures[kept]))
         pairs = sorted(places, key=lambda pair: pair[::-1])
-        wanted = {at for pair in pairs for at in pair}
-        if not wanted <= texts.keys():
-            texts |= {at: each for at, each in enumerate(read()) if at in wanted}
+        wanted = {at for pair in pairs for at in pair} - texts.keys()
+        if wanted:
+            texts |= texts_at(wanted)
         new = _folded(pair for pair in pairs if _is_near(pair, texts, compared))
         if not new:
             break
