@@ -62,18 +62,18 @@ class GuideCosts:
         """The costs as sentences; none if there are none."""
         if self.short_answers:
             named = ", ".join(f"{place} {shown(answer)}" for place, answer in self.short_rows)
-            yield f"the 10-character rule drops {self.short_answers:,} rows with a whole answer: {named}"
+            yield f"whole answers that the 10-character rule drops: {self.short_answers:,} ({named})"
         if self.long_answers:
-            yield f"the 2048-character rule drops {self.long_answers:,} rows"
+            yield f"rows that the 2048-character rule drops: {self.long_answers:,}"
         if total := self.texts_without_breaks.total():
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.texts_without_breaks.most_common())
-            yield f"{total:,} texts lose their line breaks: {kinds}"
+            yield f"texts that lose their line breaks: {total:,} ({kinds})"
         if self.lost_keys:
-            keys = ", ".join(f"`{key}` in {count:,} rows" for key, count in self.lost_keys.most_common())
-            yield f"keys are taken out: {keys}"
+            keys = ", ".join(f"`{key}` ({count:,})" for key, count in self.lost_keys.most_common())
+            yield f"keys that are taken out, with the rows that have them: {keys}"
         if self.other_shapes:
             total = self.other_shapes.total()
-            yield f"{total:,} rows of other shapes are dropped: {listed(self.other_shapes)}"
+            yield f"rows of other shapes that are dropped: {total:,} ({listed(self.other_shapes)})"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

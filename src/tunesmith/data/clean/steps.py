@@ -13,6 +13,7 @@ from tunesmith.data.clean import mends
 from tunesmith.data.clean.texts import Text, Texts, Value, key_of, shapes_of, shown_path, with_texts
 from tunesmith.data.formats import to_row
 from tunesmith.data.records import Record, listed, nearest
+from tunesmith.data.shapes import REQUIRED
 from tunesmith.errors import ConfigError, DataError
 
 GUIDE_FIELDS = ("instruction", "input", "output")
@@ -87,7 +88,7 @@ def _texts(mend: Callable[[Text, Settings], str]) -> Apply:
         if not mended:
             return None
         first, new = mended[0]
-        more = f", and {len(mended) - 1} more texts" if len(mended) > 1 else ""
+        more = f" (and in other texts: {len(mended) - 1})" if len(mended) > 1 else ""
         what = f"`{shown_path(first.path)}`: {_difference(first.text, new)}{more}"
         return Verdict(what, with_texts(record.value, {text.path: new for text, new in mended}))
 
@@ -137,15 +138,19 @@ def _empty(record: Record, texts: Texts, settings: Settings) -> str | None:
     turns: dict[int, list[Text]] = {}
     for text in texts:
         turns.setdefault(text.turn, []).append(text)
-    if not shapes_of(record.value, settings.columns):
+    shapes = shapes_of(record.value, settings.columns)
+    if not shapes:
         is_blank = turns and not any(text.text.strip() for text in texts)
         return "all texts are empty" if is_blank else None
+    for needed in (name for shape in shapes for name in REQUIRED[shape]):
+        if record.value[key := key_of(needed, record.value, settings.columns)] == []:
+            return f"`{key}` has no turns"
     names = {"user": "prompt", "assistant": "answer"}
     for turn in turns.values():
         name = names.get(turn[0].role)
         if name and not any(text.text.strip() for text in turn):
             return f"the {name} is empty (`{shown_path(turn[0].path)}`)"
-    return None if turns else "there are no turns"
+    return None
 
 
 def _refusal(_: Record, texts: Texts, __: Settings) -> str | None:
