@@ -168,6 +168,7 @@ def _as_json(view: RowView) -> dict[str, Any]:
         "tokens": view.token_count,
         "scored_tokens": view.scored_tokens,
         "is_too_long": view.is_too_long,
+        "lookalike": view.lookalike or None,
         "error": view.error or None,
         "hint": view.hint or None,
         "pieces": [

@@ -8,7 +8,7 @@ from rich.text import Text
 from tunesmith.data.preview import RowView, Token, visible, visible_parts
 
 # Neighbours alternate, so that borders between tokens show.
-_SCORED = ("grey93 on dark_green", "grey93 on spring_green4")
+_SCORED = ("grey93 on dark_green", "grey93 on green4")
 _PLAIN = ("dim", "dim underline")
 _CONTROL, _CONTROL_SCORED = "black on yellow3", "bold yellow1 on dark_green"
 _CUT, _CUT_SCORED = "strike red", "strike grey93 on dark_red"
@@ -31,6 +31,8 @@ def coloured_preview(views: Sequence[RowView], *, max_length: int) -> Text:
             page.append(visible(f"{view.error}\nhint: {view.hint}"))
         for index, token in enumerate(view.tokens):
             _append(page, token, index)
+        if page.plain.endswith("\n"):
+            page.right_crop(1)
     return page
 
 
@@ -59,7 +61,8 @@ def headline(view: RowView, *, max_length: int) -> str:
     share = f"{view.scored_tokens:,} scored ({100 * view.scored_share:.1f} %)"
     beyond = view.token_count - max_length
     too_long = f"  too long: {beyond:,} beyond {max_length:,}" if view.is_too_long else ""
-    return f"{start}{view.token_count:,} tokens  {share}{too_long}"
+    lookalike = f"  `{visible(view.lookalike)}` is text here, no control token" if view.lookalike else ""
+    return f"{start}{view.token_count:,} tokens  {share}{too_long}{lookalike}"
 
 
 def _legend(max_length: int) -> Text:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from tunesmith.data.audit.signs import find_special_token
+
 if TYPE_CHECKING:
     from tunesmith.data.render import Rendered
 
@@ -65,6 +67,7 @@ class RowView:
         token_count: ids in the row.
         scored_tokens: ids that the loss counts.
         is_too_long: whether it has more ids than allowed.
+        lookalike: what reads as a control token but is plain text to the model, or the empty text.
         error: why it cannot be used, or the empty text.
         hint: what to do about the error.
     """
@@ -75,6 +78,7 @@ class RowView:
     token_count: int = 0
     scored_tokens: int = 0
     is_too_long: bool = False
+    lookalike: str = ""
     error: str = ""
     hint: str = ""
 
@@ -93,13 +97,16 @@ def view_row(rendered: "Rendered", *, number: int, tokenizer: Decoder, max_lengt
         tokenizer: the one that rendered it.
         max_length: longest allowed row in tokens.
     """
+    tokens = tokens_of(rendered, tokenizer=tokenizer, max_length=max_length)
+    plain = "".join("\n" if token.is_control else token.text for token in tokens)
     return RowView(
         number=number,
         place=rendered.row.place,
-        tokens=tokens_of(rendered, tokenizer=tokenizer, max_length=max_length),
+        tokens=tokens,
         token_count=len(rendered.ids),
         scored_tokens=rendered.scored_tokens,
         is_too_long=len(rendered.ids) > max_length,
+        lookalike=find_special_token(plain) or "",
     )
 
 
