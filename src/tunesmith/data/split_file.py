@@ -17,7 +17,7 @@ import numpy as np
 
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import to_row
-from tunesmith.data.near import PERMUTATIONS, candidate_pairs, confirmed, joined, signature
+from tunesmith.data.near import PERMUTATIONS, groups_of, signature
 from tunesmith.data.read import SUFFIXES, read_records
 from tunesmith.data.records import MAX_SHOWN, Record, first_few, listed, nearest
 from tunesmith.data.split import PARTS, grouped, prompt_key, rank, split_ranks
@@ -150,12 +150,12 @@ def _near_prompts(request: SplitRequest, ranks: Sequence[bytes], signatures: "ar
         firsts.setdefault(key, at)
     rows = list(firsts.values())
     matrix = np.frombuffer(signatures, dtype=np.uint32).reshape(-1, PERMUTATIONS)
-    pairs = {(rows[one], rows[other]) for one, other in candidate_pairs(matrix)}
-    wanted = {at for pair in pairs for at in pair}
-    if not wanted:
-        return []
-    texts = {at: _prompt(row) for at, (_, row) in enumerate(_rows(request)) if at in wanted}
-    return joined(confirmed(pairs, texts))
+
+    def texts_at(wanted: set[int]) -> dict[int, str]:
+        places = {rows[at]: at for at in wanted}
+        return {places[at]: _prompt(row) for at, (_, row) in enumerate(_rows(request)) if at in places}
+
+    return [[rows[at] for at in group] for group in groups_of(matrix, texts_at)]
 
 
 def _rows(request: SplitRequest) -> Iterator[tuple[Record, Row]]:

@@ -1,14 +1,21 @@
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tunesmith.data.near import candidate_pairs, jaccard, joined, near_groups, shingles, signature
+from tunesmith.data.near import candidate_pairs, jaccard, near_groups, shingles, signature
 
 WORDS = [f"word{number}" for number in range(400)]
 
 
 def sentence(seed, count=60):
     return " ".join(np.random.default_rng(seed).choice(WORDS, count))
+
+
+def connected(pairs):
+    """Groups that the pairs connect, by the plain method."""
+    groups = []
+    for pair in pairs:
+        touched = [group for group in groups if group & set(pair)]
+        groups = [group for group in groups if group not in touched] + [set(pair).union(*touched)]
+    return sorted(sorted(group) for group in groups)
 
 
 def test_one_changed_word_is_found_among_many_texts():
@@ -37,7 +44,7 @@ def test_what_is_found_is_similar_and_what_is_similar_is_found():
         for one in range(other)
         if jaccard(sets[one], sets[other]) >= 0.8
     ]
-    assert near_groups(texts) == joined(similar)
+    assert near_groups(texts) == connected(similar)
     assert len(similar) > 10
 
 
@@ -52,16 +59,16 @@ def test_scripts_without_blanks_and_short_texts():
 
 def test_many_equal_rows_make_few_pairs():
     signatures = np.stack([signature("the same text again and again")] * 500)
-    assert len(candidate_pairs(signatures)) < 1_000
+    assert len(candidate_pairs(signatures)) <= 8 * 500
+    assert near_groups(["the same text again and again"] * 500) == [list(range(500))]
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).filter(lambda pair: pair[0] != pair[1])))
-def test_joined_groups_are_the_connected_ones(pairs):
-    groups = joined(pairs)
-    assert [group[0] for group in groups] == sorted(group[0] for group in groups)
-    place = {member: number for number, group in enumerate(groups) for member in group}
-    assert sum(map(len, groups)) == len(place) == len({at for pair in pairs for at in pair})
-    assert all(place[one] == place[other] for one, other in pairs)
+def test_rows_with_much_text_in_common_do_not_hide_the_near_ones():
+    frame = sentence(1, 40)
+    texts = [f"{frame} {sentence(seed, 40)}" for seed in range(2, 200)]
+    changed = texts[20].split()
+    changed[60] = "other"
+    assert near_groups([*texts, " ".join(changed)]) == [[20, 198]]
 
 
 def test_a_signature_is_a_function_of_the_words_alone():
