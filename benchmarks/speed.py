@@ -21,7 +21,8 @@ from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Rendered, Renderer, choose_template
 from tunesmith.data.tickets import generate_tickets
 from tunesmith.methods import lora
-from tunesmith.models.load import find_model, load_model
+from tunesmith.models.find import find_model
+from tunesmith.models.load import load_model
 from tunesmith.training.loss import batch_loss_sum
 
 ROWS, ROUNDS, MICRO_BATCH_ROWS, SEED = 32, 5, 4, 17

@@ -11,7 +11,18 @@ from pathlib import Path
 from tunesmith.resolve import options
 
 FOLDER = Path(__file__).parent / "reference"
-COMMANDS = ("train", "demo", "evaluate", "generate", "chat", "merge")
+COMMANDS = (
+    *("train", "demo", "evaluate", "generate", "chat", "merge"),
+    *(
+        "data check",
+        "data preview",
+        "data clean",
+        "data split",
+        "data convert",
+        "data format",
+        "data generate",
+    ),
+)
 
 
 def configuration_page() -> str:
@@ -60,7 +71,7 @@ def _shown(default: object) -> str:
 
 def _help_of(command: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-m", "tunesmith", command, "--help"],
+        [sys.executable, "-m", "tunesmith", *command.split(), "--help"],
         check=True,
         capture_output=True,
         text=True,

@@ -155,10 +155,12 @@ def _is_section(annotation: object) -> bool:
     [
         ["-m", "tunesmith", "--help"],
         ["-m", "tunesmith", "train", "--help"],
+        ["-m", "tunesmith", "data", "check", "--help"],
+        ["-c", "import tunesmith.data.audit.check, tunesmith.data.clean.run, tunesmith.models.find"],
         ["-c", "import tunesmith.tools.text_diff"],
         ["-c", "import tunesmith.evaluation.metrics, tunesmith.evaluation.report"],
     ],
-    ids=["help", "train-help", "tools", "evaluation"],
+    ids=["help", "train-help", "check-help", "data", "tools", "evaluation"],
 )
 def test_a_light_start_does_not_import_torch(start: list[str]) -> None:
     result = subprocess.run(

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from tunesmith.data.prepare import Prepared, prepare_data
-from tunesmith.data.render import Renderer, choose_template
-from tunesmith.errors import Interrupted, RunFolderError, UserError
+from tunesmith.data.render import Renderer, make_renderer
+from tunesmith.errors import Interrupted, RunFolderError
 from tunesmith.evaluation.card import render_card
 from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
@@ -23,7 +23,8 @@ from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import Hardware, choose_hardware
 from tunesmith.methods import METHODS
 from tunesmith.models.adapter import save_adapter
-from tunesmith.models.load import LoadedModel, find_model, load_model, load_tokenizer
+from tunesmith.models.find import find_model
+from tunesmith.models.load import LoadedModel, load_model, load_tokenizer
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
 from tunesmith.runs import RunFolder, check_writable, create_run, default_run_path, open_run
@@ -124,19 +125,6 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
         )
         write_evidence(run, resolved, proof, source_is_local=source.kind == "folder")
     return Finished(run, trained, proof.evaluation if proof else None)
-
-
-def make_renderer(tokenizer: Any, template: str, *, score_all: bool = False) -> Renderer:
-    """The renderer for a template given as `auto`, `instruction` or a file's path."""
-    if template not in ("auto", "instruction"):
-        try:
-            template = Path(template).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"template `{template}` cannot be read: {error.strerror}",
-                hint="give a Jinja file, `auto` or `instruction`",
-            ) from error
-    return Renderer(tokenizer, choose_template(tokenizer, template), score_all=score_all)
 
 
 def say_data(data: Prepared, renderer: Renderer, progress: Progress) -> None:

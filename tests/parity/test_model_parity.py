@@ -13,9 +13,10 @@ from tunesmith.data.batches import collate
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Renderer, choose_template
 from tunesmith.methods import lora
+from tunesmith.models.find import EMBEDDED, EMBEDDED_PACKAGE, find_model
 from tunesmith.models.forward import token_losses
 from tunesmith.models.generate import Decoding, generate_ids
-from tunesmith.models.load import EMBEDDED, EMBEDDED_PACKAGE, find_model, load_model
+from tunesmith.models.load import load_model
 
 pytestmark = pytest.mark.real_model
 

@@ -1,6 +1,7 @@
 """`tunesmith data check`: what a data file holds, in a minute of reading."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tunesmith.data.audit.findings import Finding
     from tunesmith.data.audit.leakage import Leak
     from tunesmith.data.audit.tokens import Tokens
+    from tunesmith.models.find import ModelSource
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _INDENT = " " * 9
@@ -59,24 +61,23 @@ def check(
     from tunesmith.data.audit.check import check_files
     from tunesmith.data.audit.facts import Reading
     from tunesmith.data.audit.tokens import measure_with
+    from tunesmith.models.find import control_tokens, find_model
 
     if html is not None and html.exists():
         raise DataError(f"`{html}` is there already", hint="name another file for the page")
-    paths = with_siblings(files)
-    measure, control_tokens = None, ()
-    progress = TerminalProgress()
+    reading = Reading(format, mapping(columns))
+    measure = None
     if model != "none":
-        renderer = _renderer(model, template)
-        measure = measure_with(renderer, max_length=max_length)
-        control_tokens = tuple(renderer.tokenizer.all_special_tokens)
-    reading = Reading(format, mapping(columns), None, control_tokens)
+        source = find_model(model)
+        reading = replace(reading, control_tokens=control_tokens(source))
+        measure = measure_with(lambda: _renderer(source, template), max_length=max_length)
     report = check_files(
-        paths,
+        with_siblings(files),
         reading=reading,
         measure=measure,
         max_length=max_length,
         near=near_duplicates,
-        progress=progress,
+        progress=TerminalProgress(),
     )
     if html is not None:
         from tunesmith.data.audit.page import render_page
@@ -207,9 +208,9 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _renderer(model: str, template: str) -> Any:
+def _renderer(source: "ModelSource", template: str) -> Any:
     quiet_libraries()
-    from tunesmith.models.load import find_model, load_tokenizer
-    from tunesmith.pipeline import make_renderer
+    from tunesmith.data.render import make_renderer
+    from tunesmith.models.load import load_tokenizer
 
-    return make_renderer(load_tokenizer(find_model(model)), template)
+    return make_renderer(load_tokenizer(source), template)

@@ -155,8 +155,9 @@ def _with_length(
 
 def _counter(model: str, file: Path, columns: Mapping[str, str]) -> Callable[[Record], int | None]:
     quiet_libraries()
-    from tunesmith.models.load import find_model, load_tokenizer
-    from tunesmith.pipeline import make_renderer
+    from tunesmith.data.render import make_renderer
+    from tunesmith.models.find import find_model
+    from tunesmith.models.load import load_tokenizer
 
     renderer = make_renderer(load_tokenizer(find_model(model)), "auto")
 

@@ -78,8 +78,9 @@ def preview(
     as_row = _row_maker(file, reading)
     places = list(_chosen(file, rows=rows, numbers=row))
     quiet_libraries()
-    from tunesmith.models.load import find_model, load_tokenizer
-    from tunesmith.pipeline import make_renderer
+    from tunesmith.data.render import make_renderer
+    from tunesmith.models.find import find_model
+    from tunesmith.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(find_model(rendering.model))
     renderer = make_renderer(tokenizer, rendering.template)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -25,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.marks import Mark, unmarked, wrapped
-from tunesmith.errors import TemplateError
+from tunesmith.errors import TemplateError, UserError
 
 # How a `tokenizer.json` says that a blank comes before the first word, and how it says that none does.
 BLANKS_FIRST = (
@@ -319,6 +320,19 @@ class Renderer:
                 f"({len(own)} ids from itself, {len(ours)} from its parts)",
                 hint="take the model's own `tokenizer.json` without changes, or report this tokenizer",
             )
+
+
+def make_renderer(tokenizer: Any, template: str, *, score_all: bool = False) -> Renderer:
+    """The renderer for a template given as `auto`, `instruction` or a file's path."""
+    if template not in ("auto", "instruction"):
+        try:
+            template = Path(template).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"template `{template}` cannot be read: {error.strerror}",
+                hint="give a Jinja file, `auto` or `instruction`",
+            ) from error
+    return Renderer(tokenizer, choose_template(tokenizer, template), score_all=score_all)
 
 
 def _longest_first(texts: Sequence[str] | set[str] | dict[str, Any]) -> re.Pattern[str]:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.errors import ModelError
-from tunesmith.models.load import LoadedModel, ModelSource, find_model, load_model, load_tokenizer
+from tunesmith.models.find import ModelSource, find_model
+from tunesmith.models.load import LoadedModel, load_model, load_tokenizer
 
 NOTE = "tunesmith.json"
 

@@ -4,15 +4,13 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import torch
-from gguf import GGUFReader
-from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import ModelError
 from tunesmith.tools.digest import file_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # llama.cpp names the way a model cuts text before merging in `tokenizer.ggml.pre`; transformers 5.23 reads
 # every BPE GGUF with GPT-2's rule. For these models digits are cut one by one first, as they were trained.
@@ -49,6 +47,10 @@ def converted(path: Path) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
+    # Loaded here because finding a model that is converted already needs none of it.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     try:
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -67,7 +69,10 @@ def _convert(path: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _restore_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def _restore_pre_tokenizer(tokenizer: "PreTrainedTokenizerBase", path: Path) -> None:
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
     field = GGUFReader(path).get_field("tokenizer.ggml.pre")
     if field is not None and field.contents() in SINGLE_DIGITS:
         backend: Any = tokenizer.backend_tokenizer

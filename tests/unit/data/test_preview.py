@@ -11,7 +11,8 @@ from tiny import tiny_tokenizer
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.preview import Token, tokens_of, view_row, visible, visible_parts, whole_characters
 from tunesmith.data.render import Renderer, choose_template
-from tunesmith.models.load import find_model, load_tokenizer
+from tunesmith.models.find import find_model
+from tunesmith.models.load import load_tokenizer
 
 LETTERS = st.characters(exclude_categories=("Cs", "Co"))
 HARD = st.sampled_from(

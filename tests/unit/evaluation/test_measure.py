@@ -12,8 +12,9 @@ from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Rendered, Renderer, choose_template
 from tunesmith.evaluation.measure import answer_limit_tokens, evaluate_model, rows_to_ask
 from tunesmith.methods import lora
+from tunesmith.models.find import ModelSource
 from tunesmith.models.generate import Decoding, generate_ids
-from tunesmith.models.load import LoadedModel, ModelSource
+from tunesmith.models.load import LoadedModel
 from tunesmith.progress import Silent
 from tunesmith.training.loss import held_out_losses, mean_loss
 

@@ -11,7 +11,8 @@ from tokenizers import pre_tokenizers
 from tiny import CHATML, SPECIALS, tiny_model
 from tunesmith.errors import ModelError
 from tunesmith.models import gguf
-from tunesmith.models.load import find_model, load_model
+from tunesmith.models.find import find_model
+from tunesmith.models.load import load_model
 
 IDS = torch.tensor([[1, 40, 50, 60, 2, 0, 9]])
 LAYER_NAMES = {

@@ -9,15 +9,8 @@ import torch
 
 from tiny import tiny_model, tiny_model_folder
 from tunesmith.errors import ModelError
-from tunesmith.models.load import (
-    EMBEDDED,
-    INSTALL_EMBEDDED,
-    LoadedModel,
-    ModelSource,
-    find_model,
-    load_model,
-    load_tokenizer,
-)
+from tunesmith.models.find import EMBEDDED, INSTALL_EMBEDDED, ModelSource, control_tokens, find_model
+from tunesmith.models.load import LoadedModel, load_model, load_tokenizer
 
 IDS = torch.tensor([[1, 40, 50, 60, 2]])
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 98000000\n"
@@ -208,3 +201,9 @@ def test_local_folder_called_like_the_embedded_model_is_the_one_meant(folder, tm
     shutil.copytree(folder, tmp_path / EMBEDDED)
     monkeypatch.chdir(tmp_path)
     assert find_model(EMBEDDED).kind == "folder"
+
+
+def test_control_tokens_are_known_without_the_tokenizer(folder, tmp_path):
+    assert control_tokens(find_model(str(folder))) == ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    assert control_tokens(ModelSource("none", str(tmp_path), None, "folder")) == ()
+    assert control_tokens(ModelSource("a/b", "a/b", None, "hub")) == ()

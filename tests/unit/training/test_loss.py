@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tunesmith.data.batches import micro_batches
 from tunesmith.data.conversation import Row
 from tunesmith.data.render import Rendered
-from tunesmith.models.load import LoadedModel, ModelSource
+from tunesmith.models.find import ModelSource
+from tunesmith.models.load import LoadedModel
 from tunesmith.training.loss import LOSS_BATCH_TOKENS, batch_loss_sum, held_out_losses, mean_loss, row_losses
 
 CPU = torch.device("cpu")

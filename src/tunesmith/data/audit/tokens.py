@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,18 @@ class Tokens:
         }
 
 
-def measure_with(renderer: Any, *, max_length: int) -> Measure:
-    """Lengths of a row as `render.Renderer` renders it for training."""
+def measure_with(make_renderer: Callable[[], Any], *, max_length: int) -> Measure:
+    """Lengths of a row as it is rendered for training.
+
+    Args:
+        make_renderer: makes the `render.Renderer`; called with the first row, since a tokenizer brings a
+            gigabyte of libraries that counting does not need.
+        max_length: longest allowed row in tokens.
+    """
+    made = cache(make_renderer)
 
     def measure(row: Row) -> tuple[int, int, int]:
-        rendered = renderer.render(row)
+        rendered = made().render(row)
         return len(rendered.ids), rendered.scored_tokens, sum(rendered.scored[1:max_length])
 
     return measure
