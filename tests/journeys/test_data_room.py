@@ -148,7 +148,7 @@ def test_a_report_is_written_once_and_strict_fails(
     assert run("check", path, "--model", "none", "--strict") == 1
     assert "1 places have errors" in capsys.readouterr().err
     assert run("check", path, "--columns", "instruction") == 2
-    assert "`--columns instruction` is no pair" in capsys.readouterr().err
+    assert "`--columns instruction` is not of the form OURS=THEIRS" in capsys.readouterr().err
 
 
 def test_a_training_file_is_compared_with_the_test_file_beside_it(

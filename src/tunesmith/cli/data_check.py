@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json, quiet_libraries
 from tunesmith.data.audit.kinds import KINDS
+from tunesmith.data.columns import read_columns
 from tunesmith.errors import DataError, RunFailed
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def check(
 
     if html is not None and html.exists():
         raise DataError(f"`{html}` is there already", hint="name another file for the page")
-    reading = Reading(format, mapping(columns))
+    reading = Reading(format, read_columns(columns or ()))
     measure = None
     if model != "none":
         source = find_model(model)
@@ -101,21 +102,6 @@ def with_siblings(files: list[Path]) -> list[Path]:
     stem, dot, suffix = files[0].name.partition(".")
     beside = (files[0].with_name(f"{name}{dot}{suffix}") for name in _PART_NAMES if name != stem)
     return [*files, *(path for path in beside if path.is_file())]
-
-
-def mapping(columns: list[str] | None) -> dict[str, str]:
-    """`ours=theirs` pairs as a mapping.
-
-    Raises:
-        DataError: for a pair without `=`.
-    """
-    pairs = [pair.partition("=") for pair in columns or ()]
-    for ours, equals, theirs in pairs:
-        if not (ours and equals and theirs):
-            raise DataError(
-                f"`--columns {ours}{equals}{theirs}` is no pair", hint="write it as `instruction=question`"
-            )
-    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def shown(report: "Report") -> Iterator[Text]:

@@ -11,7 +11,6 @@ from cyclopts.validators import Number
 from rich.markup import escape
 from rich.table import Table
 
-from tunesmith.cli.data_check import mapping
 from tunesmith.cli.terminal import TerminalProgress, messages, print_json, quiet_libraries
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
@@ -19,6 +18,7 @@ from tunesmith.data.clean.guide import GuideCosts
 from tunesmith.data.clean.records import READING, Cleaned
 from tunesmith.data.clean.run import Account, clean_file
 from tunesmith.data.clean.steps import STEPS, Settings, Step, choose
+from tunesmith.data.columns import read_columns
 from tunesmith.data.formats import to_row
 from tunesmith.data.records import Record
 from tunesmith.errors import ConfigError, DataError, ModelError, TemplateError
@@ -91,7 +91,7 @@ def clean(
     """
     if output is None and not dry_run:
         raise ConfigError("there is no output", hint="name a file to make, or count only: `--dry-run`")
-    named = mapping(columns)
+    named = read_columns(columns or ())
     settings = Settings(columns=named, fill=_filling(cleaning.fill or ()))
     steps = _steps(cleaning, skip_bad=skip_bad)
     steps, settings = _with_length(steps, settings, cleaning, file)

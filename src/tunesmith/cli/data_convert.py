@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tunesmith.cli.options import given
 from tunesmith.cli.terminal import TerminalProgress, messages, print_json
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
+from tunesmith.data.columns import read_columns
 from tunesmith.data.convert import Conversion, Request, convert_file
 from tunesmith.data.losses import Loss
 
@@ -46,7 +46,7 @@ def convert(
 
         tunesmith data convert quiz.csv rows.jsonl --to messages --columns instruction=question output=answer
     """
-    named = given({"columns": columns}).get("columns", {})
+    named = read_columns(columns or ())
     request = Request(file, to=to, format=format, columns=named, skip_bad=skip_bad)
     done = convert_file(request, output, progress=TerminalProgress())
     if json:

@@ -12,14 +12,14 @@ from cyclopts.validators import Number
 from tunesmith.cli.preview_text import coloured_preview, plain_preview
 from tunesmith.cli.terminal import messages, output, print_json, quiet_libraries
 from tunesmith.cli.train import Json
+from tunesmith.data.columns import read_columns
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import to_row
 from tunesmith.data.preview import RowView, view_row
 from tunesmith.data.preview_page import refuse_unwritable_page, render_page, write_page
 from tunesmith.data.read import scan
-from tunesmith.data.records import BadLine, Record, listed, nearest
-from tunesmith.data.shapes import FIELDS
-from tunesmith.errors import ConfigError, DataError, UserError
+from tunesmith.data.records import BadLine, Record
+from tunesmith.errors import DataError, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +118,9 @@ def _row_maker(file: Path, reading: Reading) -> Callable[[Record], Row]:
     """What makes rows of this file.
 
     Raises:
-        ConfigError: if a pair of `--columns` is none, or names no field of ours.
+        DataError: if a pair of `--columns` is none, or names no field of ours.
     """
-    columns = {}
-    for pair in reading.columns or ():
-        ours, equals, theirs = pair.partition("=")
-        if not (equals and theirs):
-            raise ConfigError(
-                f"`--columns {pair}` is not of the form OURS=THEIRS",
-                hint="write `--columns instruction=question output=answer`",
-            )
-        if ours not in FIELDS:
-            close = nearest(ours, FIELDS)
-            hint = f"did you mean `{close}={theirs}`?" if close else f"our fields are {listed(FIELDS)}"
-            raise ConfigError(f"`--columns` maps `{ours}`, which is no field of a row", hint=hint)
-        columns[ours] = theirs
+    columns = read_columns(reading.columns or ())
     return lambda record: to_row(
         record, path=file, format=reading.format, columns=columns, system=reading.system
     )

@@ -9,10 +9,10 @@ from cyclopts.validators import Number
 from rich.markup import escape
 from rich.table import Table
 
-from tunesmith.cli.data_check import mapping
 from tunesmith.cli.terminal import TerminalProgress, print_json
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
+from tunesmith.data.columns import read_columns
 from tunesmith.data.split import PARTS
 from tunesmith.data.split_file import SplitFiles, SplitRequest, split_file
 
@@ -60,7 +60,7 @@ def split(
         seed=seed,
         stratify=stratify,
         is_near=near_duplicates,
-        columns=mapping(columns),
+        columns=read_columns(columns or ()),
         format=format,
     )
     done = split_file(request, output_dir, progress=TerminalProgress())

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from tunesmith.data.columns import refuse_unknown_fields, refuse_unseen_columns
 from tunesmith.data.formats import FORMATS, to_row
 from tunesmith.data.losses import Loss, Tally, container_losses, shape_losses
 from tunesmith.data.read import opened, read_records, scan
-from tunesmith.data.records import MAX_SHOWN, BadLine, Record, first_few, listed, nearest
+from tunesmith.data.records import MAX_SHOWN, BadLine, Record, first_few, listed
 from tunesmith.data.reshape import reshape
-from tunesmith.data.shapes import FIELDS
 from tunesmith.data.write import RecordWriter, container_of, refuse_unwritable
 from tunesmith.errors import DataError
 from tunesmith.progress import Progress
@@ -92,12 +92,7 @@ def _check_request(request: Request, output: Path) -> None:
     for name, known in ((request.to, FORMATS), (request.format, ("auto", *FORMATS))):
         if name is not None and name not in known:
             raise DataError(f"there is no format `{name}`", hint=f"choose from {listed(known)}")
-    for ours in request.columns:
-        if ours not in FIELDS:
-            close = nearest(ours, FIELDS)
-            hint = f"did you mean `{close}`? " if close else ""
-            what = f"`columns` maps `{ours}`, which is no field of a row"
-            raise DataError(what, hint=f"{hint}our fields are {listed(FIELDS)}")
+    refuse_unknown_fields(request.columns)
     if request.to in ("conversations", "messages") and container_of(output) == ".csv":
         raise DataError(
             f"{output}: CSV cannot hold the lists of turns of `{request.to}`",
@@ -145,7 +140,7 @@ class _Reading:
         path, total = self.request.path, self._good + self.bad
         if not total:
             raise DataError(f"{path}:1: the file holds no rows", hint="add a row, or name another file")
-        self._refuse_unseen_columns()
+        refuse_unseen_columns(self.request.columns, self._columns, place=str(path))
         if self.bad and not (self.request.skip_bad and self._good):
             message = first_few(self.shown, bad=self.bad, total=total, path=path, unit="rows")
             leave = "; `--skip-bad` leaves such rows out" if self._good else ""
@@ -170,14 +165,6 @@ class _Reading:
         self._hint = self._hint or hint
         if len(self.shown) < MAX_SHOWN:
             self.shown.append(what)
-
-    def _refuse_unseen_columns(self) -> None:
-        for ours, theirs in self.request.columns.items():
-            if theirs not in self._columns:
-                close = nearest(theirs, self._columns)
-                what = f"there is no column `{theirs}`; the columns are {listed(self._columns)}"
-                hint = f"did you mean `--columns {ours}={close}`?" if close else f"`--columns {ours}=COLUMN`"
-                raise DataError(f"{self.request.path}: {what}", hint=hint)
 
 
 def _renamed(value: dict[str, object], columns: Mapping[str, str]) -> dict[str, object]:

@@ -4,10 +4,11 @@ Knows nothing of templates and tokens. Read next: `shapes.py` (what a shape beco
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from tunesmith.data.columns import refuse_unknown_fields, refuse_unseen_columns
 from tunesmith.data.conversation import Row
 from tunesmith.data.read import read_records
 from tunesmith.data.records import MAX_SHOWN, BadLine, Record, first_few, listed, nearest
@@ -41,7 +42,10 @@ def load_rows(
     path, columns = Path(path), columns or {}
     unread: list[BadLine] | None = None if skipped is None else []
     records = list(read_records(path, skipped=unread))
-    _check_columns(records, path=path, columns=columns)
+    refuse_unknown_fields(columns)
+    if columns:
+        keys = (name for record in records for name in record.value)
+        refuse_unseen_columns(columns, keys, place=f"{path}:{records[0].line}")
     rows: list[Row] = []
     problems: list[DataError] = []
     for record in records:
@@ -142,19 +146,3 @@ def _refuse_shape(fields: Mapping[str, object]) -> NoReturn:
         hint=f"the shapes are {shapes}; name the keys of the file, such as `{columns}`",
         kind="unknown_shape",
     )
-
-
-def _check_columns(records: Sequence[Record], *, path: Path, columns: Mapping[str, str]) -> None:
-    """Hold the mapping against our names and against all columns of the file."""
-    there = dict.fromkeys(name for record in records for name in record.value) if columns else {}
-    for ours, theirs in columns.items():
-        if ours not in FIELDS:
-            close = nearest(ours, FIELDS)
-            hint = f"did you mean `{close}={theirs}`?" if close else f"our fields are {listed(FIELDS)}"
-            raise DataError(f"`columns` maps `{ours}`, which is no field of a row", hint=hint)
-        if theirs not in there:
-            close = nearest(theirs, there)
-            raise DataError(
-                f"{path}:{records[0].line}: there is no column `{theirs}`; the columns are {listed(there)}",
-                hint=f"did you mean `--columns {ours}={close}`?" if close else f"`--columns {ours}=COLUMN`",
-            )

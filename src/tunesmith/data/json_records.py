@@ -104,7 +104,9 @@ def decode_value(text: str, position: int) -> tuple[object, int]:
 
 
 def explain(error: json.JSONDecodeError, *, at_end: bool) -> str:
-    """What is wrong, and in which column."""
+    """What is wrong, and in which column where that helps."""
+    if isinstance(error, _JsonError):
+        return error.msg
     # A JSON text holds no bare line break inside a string, so an open string means the end of the text.
     if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string"):
         truncated = "; the file may be truncated" if at_end else ""

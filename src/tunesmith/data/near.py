@@ -8,10 +8,14 @@ about thirty times the memory for a million rows.
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasketch import MinHash
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 SHINGLE_WORDS = 3
 THRESHOLD = 0.8
@@ -20,7 +24,6 @@ PERMUTATIONS, BANDS = 64, 16
 _BAND_VALUES = PERMUTATIONS // BANDS
 # Scripts without blanks count by the character.
 _WORD = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_MODEL = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
 
 # Rows of a large bucket are compared with so many before them.
 _FEW, _MANY = 8, 64
@@ -42,10 +45,18 @@ def shingles(text: str) -> set[int]:
 
 def signature(text: str) -> Signature:
     """The text's MinHash values, shape (PERMUTATIONS,)."""
-    sketch = _MODEL.copy()
+    sketch = _empty_sketch().copy()
     sketch.update_batch(shingles(text))
     values: Signature = sketch.hashvalues.astype(np.uint32, copy=False)
     return values
+
+
+@cache
+def _empty_sketch() -> "MinHash":
+    # Loaded here because it brings scipy along, which most commands need not wait for.
+    from datasketch import MinHash
+
+    return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
 
 
 def jaccard(one: set[int], other: set[int]) -> float:

@@ -14,6 +14,7 @@ from tunesmith.data.audit.kinds import KINDS
 from tunesmith.data.batches import NAMED_ROWS, Fitted, fit_length
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import count_formats, load_rows
+from tunesmith.data.near import near_groups
 from tunesmith.data.render import Rendered, Renderer
 from tunesmith.data.split import overlap, prompt_key, with_given
 from tunesmith.errors import DataError
@@ -130,9 +131,6 @@ def near_overlap(train: Sequence[Row], other: Sequence[Row]) -> int | None:
     """Rows of `other` whose prompt is nearly, but not exactly, one of `train`; None if there are too many."""
     if not other or len(train) + len(other) > NEAR_ROWS:
         return None if other else 0
-    # Loaded here because it brings scipy along.
-    from tunesmith.data.near import near_groups
-
     exact = {prompt_key(row) for row in train}
     rows = [*train, *(row for row in other if prompt_key(row) not in exact)]
     texts = ["\n".join(m.text for m in row.prompt if m.role != "system") for row in rows]

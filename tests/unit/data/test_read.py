@@ -105,7 +105,7 @@ def test_records_are_streamed(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "what"),
     [
-        ('{"a": NaN}', "not JSON in column 1: NaN is not a JSON number"),
+        ('{"a": NaN}', "NaN is not a JSON number"),
         ('{"a": -Infinity}', "-Infinity is not a JSON number"),
         ("[1]", "the row is a list, not an object"),
         ('"a"', "the row is text, not an object"),

@@ -32,6 +32,7 @@ from tunesmith.data.audit.findings import (
 from tunesmith.data.audit.leakage import Leak, add_near_duplicates
 from tunesmith.data.audit.tally import Tally, Task, tally
 from tunesmith.data.audit.tokens import Measure, Tokens, measure_tokens
+from tunesmith.data.columns import refuse_unseen_columns
 from tunesmith.data.formats import to_row
 from tunesmith.data.read import Found, row_hint, undecoded
 from tunesmith.errors import DataError
@@ -140,7 +141,8 @@ def check_files(
         progress: told what happens.
 
     Raises:
-        DataError: if a file is missing or no data file. Whatever is wrong inside is a finding.
+        DataError: if a file is missing or no data file, or a mapped column is nowhere. Whatever else is
+            wrong inside is a finding.
     """
     reading, progress = reading or Reading(), progress or Silent()
     names = [str(path) for path in paths]
@@ -163,6 +165,8 @@ def check_files(
         tallies[name] = counted
         estimates += [*more, *_general(counted, variety, name, max_length)]
         audits.append(_audit(name, counted, tokens, variety, task, seconds))
+    keys = {key for counted in tallies.values() for keys in counted.keys for key in keys}
+    refuse_unseen_columns(reading.columns, keys, place=names[0])
     findings = in_order([*collected(tallies, max_length=max_length), *estimates])
     is_near = near is not False and all(len(t.lines) <= NEAR_ROWS or near for t in tallies.values())
     leaks = leakage.between(tallies, reading, is_near=is_near)

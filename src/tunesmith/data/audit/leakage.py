@@ -3,18 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tunesmith.data.audit.facts import Facts, Reading, examine
 from tunesmith.data.audit.findings import add_pieces
 from tunesmith.data.audit.tally import Tally
+from tunesmith.data.near import near_groups
+from tunesmith.data.near_copies import Said, folded
 from tunesmith.data.read import read_records
 from tunesmith.data.records import MAX_SHOWN, Record
-
-if TYPE_CHECKING:
-    from tunesmith.data.near_copies import Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,10 @@ class Leak:
 
 def add_near_duplicates(counted: Tally, path: Path, reading: Reading) -> None:
     """Count the rows that say nearly what an earlier one says, by the rule `data clean` folds them by."""
-    # Loaded here because it brings scipy along.
-    from tunesmith.data.near_copies import folded
-
     if not counted.signatures:
         return
 
-    def texts_at(wanted: set[int]) -> "dict[int, Said]":
+    def texts_at(wanted: set[int]) -> dict[int, Said]:
         return {at: _said(facts) for at, facts in _facts(path, reading, wanted)}
 
     copies = folded(np.concatenate(counted.signatures), texts_at)
@@ -70,9 +66,7 @@ def add_near_duplicates(counted: Tally, path: Path, reading: Reading) -> None:
     add_pieces(counted, "near_duplicate", pieces)
 
 
-def _said(facts: Facts) -> "Said":
-    from tunesmith.data.near_copies import Said
-
+def _said(facts: Facts) -> Said:
     answer = facts.row.reference if facts.row else ""
     spoken = [text for part, text in facts.texts if part != "system"]
     prompt = spoken[:-1] if answer else spoken
@@ -97,8 +91,6 @@ def _leak(train: str, trained: Tally, name: str, held_out: Tally, reading: Readi
 
 def _near_leaks(train: Path, held_out: Path, reading: Reading, exact: dict[int, int]) -> dict[int, int]:
     """Positions in `held_out` whose prompt is nearly one of `train`, with the position there."""
-    from tunesmith.data.near import near_groups
-
     places, texts = [], []
     for is_train, path in ((True, train), (False, held_out)):
         for at, facts in _facts(path, reading):

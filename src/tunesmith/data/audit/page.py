@@ -19,6 +19,7 @@ _ABOUT = {
     "leakage": "Held-out rows are unknown to training.",
     "privacy": "No keys and no personal data.",
 }
+_LEAST_SHARE, _MOST_SHARES = 0.01, 4
 _WIDTH, _HEIGHT = 520, 130
 
 
@@ -59,6 +60,7 @@ def render_page(report: Report, *, model: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["visible"] = visible
+    environment.filters["shares"] = shares
     template = environment.get_template("check.html.j2")
     return template.render(
         report=report,
@@ -77,9 +79,11 @@ def verdict(report: Report) -> str:
     rows = sum(file.rows for file in report.files)
     usable = sum(file.usable_rows for file in report.files)
     counts = {name: sum(f.severity == name for f in report.findings) for name in SEVERITIES}
-    found = [f"{count} kind{'s' * (count != 1)} of {name}" for name, count in counts.items() if count]
+    found = [f"{count} of {name}" for name, count in counts.items() if count]
     start = f"{usable:,} of {rows:,} rows can be trained on"
-    return f"{start}; found {' and '.join(found)}." if found else f"{start}; nothing to mend was found."
+    return (
+        f"{start}; kinds of finding: {', '.join(found)}." if found else f"{start}; nothing to mend was found."
+    )
 
 
 def cards(report: Report) -> list[Card]:
@@ -132,6 +136,15 @@ def _bars(figures: dict[str, Any], max_length: int) -> list[Bar]:
         title = f"{count:,} rows of {edges[at]:g} to {upper} tokens"
         bars.append(Bar(at * step, _HEIGHT - height, step - 2, height, title, edges[at] >= max_length))
     return bars
+
+
+def shares(parts: dict[str, float]) -> str:
+    """The largest shares in words: `en 97 %, de 2 %, 3 more`."""
+    shown = [
+        f"{name} {share:.0%}" if share >= _LEAST_SHARE else f"{name} < 1%" for name, share in parts.items()
+    ]
+    more = [f"{len(shown) - _MOST_SHARES} more"] if len(shown) > _MOST_SHARES else []
+    return ", ".join(shown[:_MOST_SHARES] + more)
 
 
 def visible(text: str) -> str:

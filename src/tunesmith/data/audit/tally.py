@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tunesmith.data.audit.facts import Facts, Reading, examine
 from tunesmith.data.formats import FORMATS
 from tunesmith.data.json_records import decode_json
+from tunesmith.data.near import signature
 from tunesmith.data.records import MAX_SHOWN, BadLine, Record
 
 # Codes of languages in the arrays; 0 is unknown.
@@ -185,9 +186,6 @@ def tally(found: Iterable[Any], task: Task, *, first: int = 0) -> Tally:
         if task.with_signatures:
             texts.append(compared_text(facts))
     if texts:
-        # Loaded here because it brings scipy along.
-        from tunesmith.data.near import signature
-
         result.signatures.append(np.stack([signature(text) for text in texts]))
     return result
 

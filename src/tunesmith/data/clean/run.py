@@ -8,12 +8,12 @@ from typing import Any
 
 from tunesmith.data.clean.records import Cleaned, Unread, clean_records
 from tunesmith.data.clean.steps import Settings, Step
+from tunesmith.data.columns import refuse_unknown_fields, refuse_unseen_columns
 from tunesmith.data.json_records import decode_json
 from tunesmith.data.read import read_records, row_hint, undecoded
-from tunesmith.data.records import Record, listed, nearest
-from tunesmith.data.shapes import FIELDS
+from tunesmith.data.records import Record
 from tunesmith.data.write import RecordWriter, refuse_unwritable
-from tunesmith.errors import ConfigError, DataError
+from tunesmith.errors import DataError
 from tunesmith.progress import Progress, Silent
 
 ROWS_BETWEEN_MESSAGES = 100_000
@@ -76,10 +76,10 @@ def clean_file(
 
     Raises:
         DataError: if the file cannot be read, an output cannot be written, a mapped column is nowhere in the
-            file, or no row is left. Then nothing is written.
-        ConfigError: if `settings.columns` maps what is no field of ours.
+            file, `settings.columns` maps what
+            is no field of ours, or no row is left. Then nothing is written.
     """
-    _check_fields(settings.columns)
+    refuse_unknown_fields(settings.columns)
     outputs = output_files(output) if output else {}
     for path in outputs.values():
         refuse_unwritable(path)
@@ -107,7 +107,7 @@ def clean_file(
                 if kind not in writers:
                     writers[kind] = stack.enter_context(RecordWriter(outputs[kind]))
                 writers[kind].write(record)
-        _check_columns(unseen, known, file)
+        refuse_unseen_columns(unseen, known, place=str(file))
         if outputs and not account.kept:
             _refuse_nothing_left(account, file)
     account.files = {kind: str(outputs[kind]) for kind in outputs if kind in writers}
@@ -144,23 +144,6 @@ def _places(file: Path) -> Iterator[Record | Unread]:
             raw = found[1].decode(errors="backslashreplace").rstrip("\r\n")
             found = decode_json(*found, hint=hint)
         yield found if isinstance(found, Record) else Unread(found.line, found.what, raw)
-
-
-def _check_fields(columns: Mapping[str, str]) -> None:
-    for ours in columns:
-        if ours not in FIELDS:
-            close = nearest(ours, FIELDS)
-            hint = f"did you mean `{close}`?" if close else f"our fields are {listed(FIELDS)}"
-            raise ConfigError(f"`--columns` maps `{ours}`, which is no field of a row", hint=hint)
-
-
-def _check_columns(unseen: Mapping[str, str], known: Mapping[str, None], file: Path) -> None:
-    for ours, theirs in unseen.items():
-        close = nearest(theirs, known)
-        raise DataError(
-            f"{file}: no row has a key `{theirs}`; the keys are {listed(known)}",
-            hint=f"did you mean `--columns {ours}={close}`?" if close else f"`--columns {ours}=KEY`",
-        )
 
 
 def _refuse_nothing_left(account: Account, file: Path) -> None:

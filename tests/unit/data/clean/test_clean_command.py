@@ -209,7 +209,7 @@ def test_no_existing_file_is_written_over(tmp_path, run, taken):
         (
             ["--columns", "instruction=questoin"],
             DataError,
-            "no row has a key `questoin`; the keys are `instruction`",
+            "there is no column `questoin`; the columns are `instruction`",
         ),
         (["--fill", "name"], ConfigError, "`--fill name` is no name and value"),
         (["--fill", "name={{other}}"], ConfigError, "puts in a placeholder again"),
