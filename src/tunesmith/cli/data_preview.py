@@ -118,7 +118,7 @@ def _row_maker(file: Path, reading: Reading) -> Callable[[Record], Row]:
     """What makes rows of this file.
 
     Raises:
-        DataError: if a pair of `--columns` is none, or names no field of ours.
+        ConfigError: if a pair of `--columns` is none, or names no field of ours.
     """
     columns = read_columns(reading.columns or ())
     return lambda record: to_row(

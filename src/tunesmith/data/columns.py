@@ -4,20 +4,20 @@ from collections.abc import Iterable, Mapping
 
 from tunesmith.data.records import listed, nearest
 from tunesmith.data.shapes import FIELDS
-from tunesmith.errors import DataError
+from tunesmith.errors import ConfigError, DataError
 
 
 def read_columns(pairs: Iterable[str]) -> dict[str, str]:
     """`ours=theirs` pairs as a mapping.
 
     Raises:
-        DataError: for what is no pair, or names no field of ours.
+        ConfigError: for what is no pair, or names no field of ours.
     """
     columns = {}
     for pair in pairs:
         ours, _, theirs = pair.partition("=")
         if not (ours and theirs):
-            raise DataError(
+            raise ConfigError(
                 f"`--columns {pair}` is not of the form OURS=THEIRS",
                 hint="write `--columns instruction=question output=answer`",
             )
@@ -30,13 +30,13 @@ def refuse_unknown_fields(columns: Mapping[str, str]) -> None:
     """Hold the mapping against our names.
 
     Raises:
-        DataError: for the first name that is no field of a row.
+        ConfigError: for the first name that is no field of a row.
     """
     for ours, theirs in columns.items():
         if ours not in FIELDS:
             close = nearest(ours, FIELDS)
             hint = f"did you mean `{close}={theirs}`?" if close else f"our fields are {listed(FIELDS)}"
-            raise DataError(f"`columns` maps `{ours}`, which is no field of a row", hint=hint)
+            raise ConfigError(f"`columns` maps `{ours}`, which is no field of a row", hint=hint)
 
 
 def refuse_unseen_columns(columns: Mapping[str, str], keys: Iterable[str], *, place: str) -> None:

@@ -38,6 +38,7 @@ def load_rows(
     Raises:
         DataError: if the file cannot be read, a mapped column is nowhere in it, no row is good, or (without
             `skipped`) any is bad; the first five bad rows are named and the rest counted.
+        ConfigError: if `columns` maps what is no field of ours.
     """
     path, columns = Path(path), columns or {}
     unread: list[BadLine] | None = None if skipped is None else []

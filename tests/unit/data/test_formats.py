@@ -7,7 +7,7 @@ from pyarrow import parquet
 from tunesmith.data.conversation import Message
 from tunesmith.data.formats import FORMATS, count_formats, load_rows, to_row
 from tunesmith.data.records import Record
-from tunesmith.errors import DataError
+from tunesmith.errors import ConfigError, DataError
 
 ASK, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 PLAIN = (Message("user", "Hi"), Message("assistant", "Hello"))
@@ -166,11 +166,11 @@ def test_mapped_column_that_is_nowhere_lists_the_columns_and_the_nearest(tmp_pat
 def test_mapped_name_that_is_no_field(tmp_path):
     path = write(tmp_path, [{"question": "Hi", "answer": "Hello"}])
     with pytest.raises(
-        DataError, match="`columns` maps `instructions`, which is no field of a row"
+        ConfigError, match="`columns` maps `instructions`, which is no field of a row"
     ) as caught:
         load_rows(path, columns={"instructions": "question"})
     assert caught.value.hint == "did you mean `instruction=question`?"
-    with pytest.raises(DataError, match="maps `zzz`") as caught:
+    with pytest.raises(ConfigError, match="maps `zzz`") as caught:
         load_rows(path, columns={"zzz": "question"})
     assert "`completion`" in caught.value.hint
 

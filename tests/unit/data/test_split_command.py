@@ -14,7 +14,7 @@ from tunesmith.data.read import read_records
 from tunesmith.data.split import PARTS, TEST, TRAIN, VALIDATION, grouped, rank, split_ranks
 from tunesmith.data.split_file import SplitRequest, split_file
 from tunesmith.data.strata import apportioned, stratum_of
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, UserError
 
 # One folder for all examples of a test is meant: each example writes its own files anew.
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -244,7 +244,7 @@ def test_other_key_names_and_shapes(tmp_path, run):
     [
         (
             ["--stratify", "kin"],
-            "there is no column `kin`; the columns are `prompt`, `completion`, `kind`",
+            "no row has a key `kin`; the keys are `prompt`, `completion`, `kind`",
             "--stratify kind",
         ),
         (["--test-size", "1.5"], "`test_size` is 1.5", "whole number of rows"),
@@ -253,7 +253,7 @@ def test_other_key_names_and_shapes(tmp_path, run):
     ],
 )
 def test_flags_that_make_no_sense(tmp_path, run, arguments, message, hint):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         run(file_of(tmp_path, pairs(*WORDS, kind="a")), tmp_path / "parts", *arguments)
     assert message in str(caught.value)
     assert hint in caught.value.hint

@@ -76,8 +76,8 @@ def clean_file(
 
     Raises:
         DataError: if the file cannot be read, an output cannot be written, a mapped column is nowhere in the
-            file, `settings.columns` maps what
-            is no field of ours, or no row is left. Then nothing is written.
+            file, or no row is left. Then nothing is written.
+        ConfigError: if `settings.columns` maps what is no field of ours.
     """
     refuse_unknown_fields(settings.columns)
     outputs = output_files(output) if output else {}
