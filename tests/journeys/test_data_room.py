@@ -144,7 +144,7 @@ def test_a_report_is_written_once_and_strict_fails(
     assert f"{path}:1" in shown
     assert "mend: tunesmith data clean" in shown
     assert run("check", path, "--model", "none", "--html", page) == 2
-    assert f"`{page}` is there already" in capsys.readouterr().err
+    assert f"{page}: the output exists already" in capsys.readouterr().err
     assert run("check", path, "--model", "none", "--strict") == 1
     assert "1 places have errors" in capsys.readouterr().err
     assert run("check", path, "--columns", "instruction") == 2

@@ -11,7 +11,9 @@ from rich.text import Text
 from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json, quiet_libraries
 from tunesmith.data.audit.kinds import KINDS
 from tunesmith.data.columns import read_columns
-from tunesmith.errors import DataError, RunFailed
+from tunesmith.data.pages import refuse_unwritable_page, write_page
+from tunesmith.data.preview import visible
+from tunesmith.errors import RunFailed
 
 if TYPE_CHECKING:
     from tunesmith.data.audit.check import FileAudit, Report
@@ -64,8 +66,8 @@ def check(
     from tunesmith.data.audit.tokens import measure_with
     from tunesmith.models.find import control_tokens, find_model
 
-    if html is not None and html.exists():
-        raise DataError(f"`{html}` is there already", hint="name another file for the page")
+    if html is not None:
+        refuse_unwritable_page(html)
     reading = Reading(format, read_columns(columns or ()))
     measure = None
     if model != "none":
@@ -83,7 +85,7 @@ def check(
     if html is not None:
         from tunesmith.data.audit.page import render_page
 
-        html.write_text(render_page(report, model=model), encoding="utf-8")
+        write_page(html, render_page(report, model=model))
         messages.print(f"wrote {html}")
     if json:
         print_json(report.as_dict() | {"model": None if model == "none" else model})
@@ -170,7 +172,7 @@ def _finding_lines(finding: "Finding") -> Iterator[Text]:
     if finding.by_form:
         yield _dim(", ".join(f"{form} {count:,}" for form, count in list(finding.by_form.items())[:6]))
     for place, excerpt in finding.rows:
-        yield _dim(f"{place}  {escaped(excerpt)}".rstrip())
+        yield _dim(f"{place}  {visible(excerpt)}".rstrip())
     yield Text(f"{_INDENT}mend: {finding.mend}", style="green")
 
 
@@ -187,11 +189,6 @@ def _leak_lines(leak: "Leak") -> Iterator[Text]:
 
 def _dim(line: str) -> Text:
     return Text(_INDENT + line, style="dim")
-
-
-def escaped(text: str) -> str:
-    """The text on one line, with what cannot be seen as its code."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _renderer(source: "ModelSource", template: str) -> Any:

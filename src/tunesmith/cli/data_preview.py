@@ -15,8 +15,9 @@ from tunesmith.cli.train import Json
 from tunesmith.data.columns import read_columns
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import to_row
+from tunesmith.data.pages import refuse_unwritable_page, write_page
 from tunesmith.data.preview import RowView, view_row
-from tunesmith.data.preview_page import refuse_unwritable_page, render_page, write_page
+from tunesmith.data.preview_page import render_page
 from tunesmith.data.read import scan
 from tunesmith.data.records import BadLine, Record
 from tunesmith.errors import DataError, UserError

@@ -4,16 +4,13 @@ Whatever a data file holds is shown as text, never read as markup. Equal views g
 Read next: `templates/preview.html.j2`.
 """
 
-import os
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 
+from tunesmith.data.pages import page_template
 from tunesmith.data.preview import RowView, Token, visible, visible_parts
-from tunesmith.errors import DataError
 
 
 def render_page(views: Sequence[RowView], *, title: str, facts: Sequence[tuple[str, str]]) -> str:
@@ -39,48 +36,11 @@ def css_classes(token: Token, index: int) -> str:
     return " ".join(name for name, holds in names if holds)
 
 
-def refuse_unwritable_page(path: Path) -> None:
-    """Say before any work why the page could not be written.
-
-    Raises:
-        DataError: if the file exists, or its folder does not.
-    """
-    if os.path.lexists(path):
-        raise DataError(f"{path}: the output exists already", hint="name another output, or remove this one")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder `{path.parent}`", hint=f"`mkdir -p {path.parent}`")
-
-
-def write_page(path: Path, html: str) -> None:
-    """Write the page, whole or not at all.
-
-    Raises:
-        DataError: if the path is taken or cannot be written.
-    """
-    refuse_unwritable_page(path)
-    staging = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        # Names of files may hold bytes that are no UTF-8.
-        staging.write_bytes(html.encode("utf-8", "replace"))
-        os.replace(staging, path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            hint="check the folder's permissions and the space on its disk",
-        ) from None
-    finally:
-        staging.unlink(missing_ok=True)
-
-
 @lru_cache(maxsize=1)
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("tunesmith.data"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(visible=visible, parts=visible_parts)
-    environment.globals.update(css_classes=css_classes)
-    return environment.get_template("preview.html.j2")
+    names: dict[str, Callable[..., object]] = {
+        "visible": visible,
+        "parts": visible_parts,
+        "css_classes": css_classes,
+    }
+    return page_template("preview.html.j2", names)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.data.pages import refuse_unwritable_page, write_page
 from tunesmith.data.preview import RowView, Token, visible_parts
-from tunesmith.data.preview_page import css_classes, refuse_unwritable_page, render_page, write_page
+from tunesmith.data.preview_page import css_classes, render_page
 from tunesmith.errors import DataError
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=y>&amp;'

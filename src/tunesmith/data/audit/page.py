@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from tunesmith.data.audit.check import FileAudit, Report
 from tunesmith.data.audit.kinds import DIMENSIONS, KINDS, SEVERITIES
 from tunesmith.data.audit.tokens import Tokens
+from tunesmith.data.pages import page_template
+from tunesmith.data.preview import visible
 
 _ABOUT = {
     "reading": "Every line is a row that can be read.",
@@ -52,16 +52,7 @@ def render_page(report: Report, *, model: str) -> str:
         report: from `check_files`.
         model: whose tokenizer counted, or `none`.
     """
-    environment = Environment(
-        loader=PackageLoader("tunesmith.data"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = visible
-    environment.filters["shares"] = shares
-    template = environment.get_template("check.html.j2")
+    template = page_template("check.html.j2", {"visible": visible, "shares": shares})
     return template.render(
         report=report,
         kinds=KINDS,
@@ -145,8 +136,3 @@ def shares(parts: dict[str, float]) -> str:
     ]
     more = [f"{len(shown) - _MOST_SHARES} more"] if len(shown) > _MOST_SHARES else []
     return ", ".join(shown[:_MOST_SHARES] + more)
-
-
-def visible(text: str) -> str:
-    """The text with what cannot be seen written as its code."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
