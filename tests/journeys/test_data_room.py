@@ -168,7 +168,7 @@ HOSTILE = {
     "deep.json": b"[" * 2_000_000,
     "deep.jsonl": b'{"a":' * 1_000_000 + b"\n",
     "one_line.jsonl": b'{"instruction": "' + b"x" * (70 << 20) + b'", "output": "b"}\n',
-    "no_quote.json": b'[{"a": "' + b'{"b": 1}, ' * 2_000_000 + b"]",
+    "no_quote.json": b'[{"a": "' + b'{"b": 1}, ' * 200_000 + b"]",
     "commas.json": b"[" + b"," * 300_000 + b"]",
     "bomb.jsonl.gz": gzip.compress(b"\n" * (300 << 20), 9),
     "zeros.jsonl.gz": gzip.compress(b"\0" * (300 << 20), 9),

@@ -5,6 +5,7 @@ Decides nothing about which kind of file it is: `read.py` does. The rows of an a
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NoReturn
 
@@ -135,8 +136,7 @@ def _refuse_constant(literal: str) -> NoReturn:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise _Unusable("duplicate_key", f"the key `{twice}` stands twice in one object")
     return value
 

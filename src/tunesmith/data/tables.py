@@ -4,6 +4,7 @@ Text stays the text of the file: no value is guessed to be a number, a date or a
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -86,7 +87,7 @@ def _header(path: Path, first: tuple[int, list[str] | str]) -> list[str]:
     bad = _bad_byte(names)
     if bad:
         raise DataError(f"{path}:{line}: {bad}", hint=UTF8_HINT)
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
         what = f"{path}:{line}: the header names {listed(twice)} more than once"
         raise DataError(what, hint="rename all but one of these columns")
