@@ -18,6 +18,8 @@ TOUR = [command for command in readme_commands() if command.startswith("tunesmit
 def test_readme_tour_runs_and_the_held_out_loss_falls(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     assert [command.split()[1] for command in TOUR] == [
+        "data",
+        "data",
         "train",
         "train",
         "generate",
