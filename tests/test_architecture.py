@@ -171,6 +171,18 @@ def test_a_light_start_does_not_import_torch(start: list[str]) -> None:
     assert imported & {"torch", "transformers", "peft", "accelerate"} == set()
 
 
+@pytest.mark.real_model
+def test_data_is_checked_with_the_embedded_tokenizer_and_without_torch() -> None:
+    rows = PACKAGE.parents[1] / "examples" / "tickets.jsonl"
+    for command in ("check", "preview"):
+        start = [sys.executable, "-X", "importtime", "-m", "tunesmith", "data", command, str(rows)]
+        result = subprocess.run(start, capture_output=True, text=True, check=True)
+        imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+        assert "transformers" in imported
+        assert imported & {"torch", "peft", "accelerate"} == set()
+        assert "tokens" in result.stdout
+
+
 def test_nothing_runs_foreign_code() -> None:
     for path in FILES:
         text = path.read_text(encoding="utf-8")

@@ -24,7 +24,8 @@ from tunesmith.hardware import Hardware, choose_hardware
 from tunesmith.methods import METHODS
 from tunesmith.models.adapter import save_adapter
 from tunesmith.models.find import find_model
-from tunesmith.models.load import LoadedModel, load_model, load_tokenizer
+from tunesmith.models.load import LoadedModel, load_model
+from tunesmith.models.tokenizer import load_tokenizer
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
 from tunesmith.runs import RunFolder, check_writable, create_run, default_run_path, open_run

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tunesmith.config import DataConfig, EvaluationConfig
 from tunesmith.data.conversation import Message
-from tunesmith.data.formats import load_rows
-from tunesmith.data.prepare import fit_parts
+from tunesmith.data.prepare import fit_parts, read_rows, skip_notes
 from tunesmith.data.render import Renderer, choose_template
 from tunesmith.errors import DataError
 from tunesmith.evaluation.measure import evaluate_model
@@ -122,9 +121,10 @@ def evaluate_session(
         DataError: if a row cannot be used, or none is left.
     """
     progress = progress or Silent()
-    rows = load_rows(
-        Path(data.path), format=data.format, columns=data.columns, system=data.system or session.target.system
-    )
+    skipped: list[DataError] = []
+    rows = read_rows(data, data.path, skipped, system=session.target.system)
+    for note in skip_notes(skipped):
+        progress.say(note)
     parts = fit_parts({"test": rows}, session.renderer, max_length=data.max_length, overlong=data.overlong)
     kept = parts["test"].rows
     if not kept:

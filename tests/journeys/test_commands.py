@@ -180,3 +180,15 @@ def test_a_run_whose_data_changed_is_not_resumed(home: Path, capsys: pytest.Capt
     assert "rows.jsonl" in capsys.readouterr().err
     rows.write_text(before, encoding="utf-8")
     assert json.loads((home / "runs" / "one" / "manifest.json").read_text())["status"] == "succeeded"
+
+
+def test_evaluate_skips_bad_rows_on_request(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "Say 1", "output": "It is 1."}\n{broken\n', encoding="utf-8")
+    arguments = ("evaluate", str(home / "runs" / "one"), "--data", str(rows), "--bootstrap-resamples", "100")
+    assert run(*arguments) == 2
+    assert f"{rows}:2: not JSON" in capsys.readouterr().err
+    assert run(*arguments, "--bad-rows", "skip") == 0
+    assert f"1 bad rows skipped: {rows}:2: not JSON" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 import torch
 from gguf import GGUFReader, dequantize
 from torch.nn import functional
+from transformers import AutoTokenizer
 
 from tunesmith.config import MethodConfig
 from tunesmith.data.batches import collate
@@ -17,6 +18,7 @@ from tunesmith.models.find import EMBEDDED, EMBEDDED_PACKAGE, find_model
 from tunesmith.models.forward import token_losses
 from tunesmith.models.generate import Decoding, generate_ids
 from tunesmith.models.load import load_model
+from tunesmith.models.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.real_model
 
@@ -128,3 +130,12 @@ def test_fresh_adapter_changes_no_logit(loaded, batch):
         after = adapted(input_ids=batch.input_ids_BT).logits
         adapted.unload()
     assert torch.equal(after, before)
+
+
+def test_tokenizer_read_without_torch_is_the_one_transformers_chooses() -> None:
+    source = find_model(EMBEDDED)
+    ours, theirs = load_tokenizer(source), AutoTokenizer.from_pretrained(source.path)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert ours.chat_template == theirs.chat_template
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert type(ours) is type(theirs)

@@ -79,7 +79,7 @@ def test_tokens_that_take_the_blanks_behind_them_take_as_many_as_in_transformers
 @pytest.mark.real_model
 def test_ids_of_the_embedded_model_are_those_of_apply_chat_template() -> None:
     from tunesmith.models.find import find_model
-    from tunesmith.models.load import load_tokenizer
+    from tunesmith.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(find_model("smollm2-135m"))
     renderer = Renderer(tokenizer, choose_template(tokenizer))

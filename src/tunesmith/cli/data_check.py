@@ -194,6 +194,6 @@ def _dim(line: str) -> Text:
 def _renderer(source: "ModelSource", template: str) -> Any:
     quiet_libraries()
     from tunesmith.data.render import make_renderer
-    from tunesmith.models.load import load_tokenizer
+    from tunesmith.models.tokenizer import load_tokenizer
 
     return make_renderer(load_tokenizer(source), template)

@@ -157,7 +157,7 @@ def _counter(model: str, file: Path, columns: Mapping[str, str]) -> Callable[[Re
     quiet_libraries()
     from tunesmith.data.render import make_renderer
     from tunesmith.models.find import find_model
-    from tunesmith.models.load import load_tokenizer
+    from tunesmith.models.tokenizer import load_tokenizer
 
     renderer = make_renderer(load_tokenizer(find_model(model)), "auto")
 

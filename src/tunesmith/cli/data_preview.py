@@ -81,7 +81,7 @@ def preview(
     quiet_libraries()
     from tunesmith.data.render import make_renderer
     from tunesmith.models.find import find_model
-    from tunesmith.models.load import load_tokenizer
+    from tunesmith.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(find_model(rendering.model))
     renderer = make_renderer(tokenizer, rendering.template)

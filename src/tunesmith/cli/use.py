@@ -61,7 +61,8 @@ AskingFlags = Annotated[Asking, Parameter(name="*")]
 
 EVALUATE_KEYS = (
     *("model.revision", "model.dtype", "model.device", "training.seed"),
-    *("data.path", "data.format", "data.columns", "data.system", "data.max_length", "data.overlong"),
+    *("data.path", "data.format", "data.bad_rows", "data.columns", "data.system"),
+    *("data.max_length", "data.overlong"),
     *("evaluation.generate_rows", "evaluation.max_new_tokens", "evaluation.per_device_eval_batch_size"),
     *("evaluation.bootstrap_resamples", "evaluation.confidence"),
 )

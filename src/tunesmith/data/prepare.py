@@ -53,9 +53,9 @@ def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prep
         TemplateError: if a row cannot be rendered safely.
     """
     skipped: list[DataError] = []
-    rows = _read(settings, settings.path, skipped)
-    validation = _read(settings, settings.validation_file, skipped) if settings.validation_file else None
-    test = _read(settings, settings.test_file, skipped) if settings.test_file else None
+    rows = read_rows(settings, settings.path, skipped)
+    validation = read_rows(settings, settings.validation_file, skipped) if settings.validation_file else None
+    test = read_rows(settings, settings.test_file, skipped) if settings.test_file else None
     split = with_given(
         rows,
         validation=validation,
@@ -93,7 +93,7 @@ def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prep
         fitted["validation"].rows,
         fitted["test"].rows,
         account,
-        (*_skip_notes(skipped), *_notes(fitted, overlaps, near), *_check_notes(found, settings.path)),
+        (*skip_notes(skipped), *_notes(fitted, overlaps, near), *_check_notes(found, settings.path)),
         shared_system(split.train),
     )
 
@@ -138,14 +138,35 @@ def near_overlap(train: Sequence[Row], other: Sequence[Row]) -> int | None:
     return sum(member >= len(train) for group in groups for member in group)
 
 
-def _read(settings: DataConfig, path: str, skipped: list[DataError]) -> tuple[Row, ...]:
+def read_rows(
+    settings: DataConfig, path: str, skipped: list[DataError], *, system: str | None = None
+) -> tuple[Row, ...]:
+    """Rows of a file as the settings want them read.
+
+    Args:
+        settings: shape, columns, what to do with bad rows.
+        path: data file.
+        skipped: gets the errors of bad rows where the settings skip them.
+        system: system message for rows that have none, if the settings name none.
+
+    Raises:
+        DataError: as `load_rows` does.
+    """
     return load_rows(
         Path(path),
         format=settings.format,
         columns=settings.columns,
-        system=settings.system,
+        system=settings.system or system,
         skipped=skipped if settings.bad_rows == "skip" else None,
     )
+
+
+def skip_notes(skipped: Sequence[DataError]) -> list[str]:
+    """A sentence about rows that were left out, if there are any."""
+    if not skipped:
+        return []
+    named = "; ".join(str(error) for error in skipped[:NAMED_ROWS])
+    return [f"{len(skipped)} bad rows skipped: {named}"]
 
 
 def _check(settings: DataConfig, files: Sequence[str]) -> tuple[Finding, ...]:
@@ -160,13 +181,6 @@ def _check_notes(found: Sequence[Finding], path: str) -> list[str]:
         return []
     more = f" and {len(grave) - NAMED_KINDS} kinds more" if len(grave) > NAMED_KINDS else ""
     return [f"data check: {'; '.join(grave[:NAMED_KINDS])}{more}; see `tunesmith data check {path}`"]
-
-
-def _skip_notes(skipped: Sequence[DataError]) -> list[str]:
-    if not skipped:
-        return []
-    named = "; ".join(str(error) for error in skipped[:NAMED_ROWS])
-    return [f"{len(skipped)} bad rows skipped: {named}"]
 
 
 def _notes(fitted: dict[str, Fitted], overlaps: dict[str, int], near: dict[str, int | None]) -> list[str]:

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.errors import ModelError
 from tunesmith.models.find import ModelSource, find_model
-from tunesmith.models.load import LoadedModel, load_model, load_tokenizer
+from tunesmith.models.load import LoadedModel, load_model
+from tunesmith.models.tokenizer import load_tokenizer
 
 NOTE = "tunesmith.json"
 

@@ -1,37 +1,19 @@
 """Load a model that was found, with its tokenizer.
 
 A *target* for using a model is a name as `find.py` takes it, a run folder, an adapter folder or a merged
-folder. Only safetensors weights are read and no
-code of a model's author runs.
+folder. Only safetensors weights are read and no code of a model's author runs.
 """
 
-import logging
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any
 
 import torch
-from huggingface_hub import errors as hub_errors
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.errors import ModelError
-from tunesmith.models.find import EMBEDDED, ModelSource
+from tunesmith.models.find import ModelSource
+from tunesmith.models.tokenizer import load_tokenizer, reading
 
 NAMED_TENSORS = 3
-UNREADABLE = (
-    OSError,
-    ValueError,
-    SafetensorError,
-    hub_errors.HfHubHTTPError,
-    hub_errors.HFValidationError,
-)
-logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +38,7 @@ def load_model(source: ModelSource, *, dtype: torch.dtype, device: str) -> Loade
         ModelError: if files are missing, damaged, not safetensors, or need code of their own.
     """
     tokenizer = load_tokenizer(source)
-    model, report = _reading(
+    model, report = reading(
         source,
         lambda: AutoModelForCausalLM.from_pretrained(
             source.path,
@@ -79,39 +61,3 @@ def _check_all_weights_came(source: ModelSource, missing: list[str]) -> None:
             f"the weights of `{source.name}` lack {len(missing)} tensors its config.json asks for: {named}",
             hint="take a whole causal language model; a file of it may be missing",
         )
-
-
-def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """The tokenizer alone: seconds faster than the model, and enough to check data."""
-    tokenizer: PreTrainedTokenizerBase = _reading(
-        source,
-        lambda: AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False),
-    )
-    return tokenizer
-
-
-def _reading(source: ModelSource, read: Any) -> Any:
-    """Run `read`, turning the many errors of hub and parser into one that says what to do."""
-    try:
-        return read()
-    except UNREADABLE as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if source.kind == "hub":
-            raise ModelError(
-                f"there is no folder `{source.name}` here, and the hub gave no such model: {first_line}",
-                hint=_hub_hint(source.name),
-            ) from error
-        raise ModelError(
-            f"`{source.name}` cannot be loaded: {first_line}",
-            hint="the folder needs config.json, tokenizer files and *.safetensors weights",
-        ) from error
-
-
-def _hub_hint(name: str) -> str:
-    near = get_close_matches(name, [EMBEDDED], cutoff=0.6)
-    if near:
-        return f"did you mean `{near[0]}`, the embedded model?"
-    return (
-        "check the spelling and the network; offline, give a local folder or a `.gguf` file, "
-        f"or take the embedded `{EMBEDDED}`"
-    )

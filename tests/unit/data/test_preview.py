@@ -12,7 +12,7 @@ from tunesmith.data.conversation import Message, Row
 from tunesmith.data.preview import Token, tokens_of, view_row, visible, visible_parts, whole_characters
 from tunesmith.data.render import Renderer, choose_template
 from tunesmith.models.find import find_model
-from tunesmith.models.load import load_tokenizer
+from tunesmith.models.tokenizer import load_tokenizer
 
 LETTERS = st.characters(exclude_categories=("Cs", "Co"))
 HARD = st.sampled_from(

@@ -10,7 +10,8 @@ import torch
 from tiny import tiny_model, tiny_model_folder
 from tunesmith.errors import ModelError
 from tunesmith.models.find import EMBEDDED, INSTALL_EMBEDDED, ModelSource, control_tokens, find_model
-from tunesmith.models.load import LoadedModel, load_model, load_tokenizer
+from tunesmith.models.load import LoadedModel, load_model
+from tunesmith.models.tokenizer import load_tokenizer
 
 IDS = torch.tensor([[1, 40, 50, 60, 2]])
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 98000000\n"

@@ -12,7 +12,7 @@ SEVERITIES = ("error", "warning", "note")
 _CLEAN = "tunesmith data clean {file} {clean}"
 _SKIP = f"{_CLEAN} --skip-bad"
 _CONVERT = "tunesmith data convert {file} {clean} --to messages"
-_LOOK = "tunesmith data preview {file}"
+_LOOK = "tunesmith data preview {file} --row N"
 _FORMAT = "tunesmith data format {file} --fix"
 _SPLIT = "tunesmith data split {file} {clean}.d"
 
@@ -113,7 +113,7 @@ KINDS: dict[str, Kind] = {
     "placeholder": Kind(
         *("quality", "warning", "rows with a placeholder in place of a text"),
         "The model reads `<noinput>` and the like as words, and writes them one day.",
-        _CLEAN,
+        f"{_CLEAN} --with placeholder_rows",
     ),
     "unrendered": Kind(
         *("quality", "error", "rows with a template field nobody filled in"),
@@ -257,7 +257,7 @@ KINDS: dict[str, Kind] = {
     ),
     "too_long": Kind(
         *("length", "warning", "rows longer than `max_length`"),
-        "Training refuses them until they are dropped, cut, or given more room.",
+        "Their answers would be cut; training refuses them until they are dropped, cut, or given room.",
         f"{_CLEAN} --max-length {{max_length}}",
     ),
     "answer_lost": Kind(

@@ -59,8 +59,8 @@ def measure_with(make_renderer: Callable[[], Any], *, max_length: int) -> Measur
     """Lengths of a row as it is rendered for training.
 
     Args:
-        make_renderer: makes the `render.Renderer`; called with the first row, since a tokenizer brings a
-            gigabyte of libraries that counting does not need.
+        make_renderer: makes the `render.Renderer`; called with the first row, since a tokenizer can
+            bring a gigabyte of libraries that counting does not need.
         max_length: longest allowed row in tokens.
     """
     made = cache(make_renderer)

@@ -153,6 +153,12 @@ def _empty(record: Record, texts: Texts, settings: Settings) -> str | None:
     return None
 
 
+def _is_placeholder(_: Record, texts: Texts, __: Settings) -> str | None:
+    spoken = [text for text in texts if text.role != "system" and text.field != "input"]
+    found = ((text, signs.find_placeholder(text.text)) for text in spoken)
+    return next((f"`{shown_path(text.path)}` is only {piece!r}" for text, piece in found if piece), None)
+
+
 def _refusal(_: Record, texts: Texts, __: Settings) -> str | None:
     answers = [text for text in texts if text.role == "assistant"]
     found = ((text, signs.find_refusal(text.text)) for text in answers)
@@ -250,6 +256,7 @@ STEPS = (
     Step("empty", "rows dropped whose prompt or answer is empty", _drop(_empty)),
     Step("empty_fields", "rows dropped without `instruction` or `output`", _drop(_empty_fields)),
     Step("output_characters", "outputs dropped under 10 or over 2048 characters", _drop(_output_characters)),
+    Step("placeholder_rows", "rows dropped whose prompt or answer is a placeholder", _drop(_is_placeholder)),
     Step("refusals", "rows dropped whose answer declines", _drop(_refusal)),
     Step("truncated", "rows dropped whose answer breaks off in a sentence", _drop(_truncated)),
     Step("unknown_shape", "rows dropped that have no known shape", _drop(_unknown_shape)),

@@ -2,7 +2,10 @@ import gzip
 import json
 import re
 
+import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tunesmith.data.audit.check import CHUNK_ROWS, check_files
 from tunesmith.data.audit.facts import Reading, examine
@@ -328,3 +331,50 @@ def test_rows_of_unknown_shape_show_their_texts_by_role():
     assert ("answer", "yes") in facts.texts
     assert ("other", "f(x)") in facts.texts
     assert ("other", "n") in facts.texts
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(
+    start=st.sampled_from(
+        [b"", b"[", b"{", b'[{"a": "', b'{"prompt": "', b"a,b\n", b"\x1f\x8b\x08", b"PAR1"]
+    ),
+    rest=st.binary(max_size=60) | st.text(alphabet='[]{}",: \n\\\\u0d8aN1é你', max_size=60).map(str.encode),
+    suffix=st.sampled_from([".json", ".jsonl", ".csv", ".parquet", ".json.gz"]),
+)
+def test_any_bytes_end_in_a_report_or_a_typed_error(tmp_path, start, rest, suffix):
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(gzip.compress(start + rest) if suffix.endswith(".gz") else start + rest)
+    try:
+        report = check_files([path], near=True, workers=1)
+    except DataError as error:
+        assert str(path) in str(error)
+        assert error.hint
+    else:
+        (file,) = report.files
+        bad = sum(f.count for f in report.findings if KINDS[f.kind].dimension == "reading")
+        assert file.rows + bad >= 1
+        assert file.usable_rows <= file.rows
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+KEYS = st.sampled_from(
+    ["instruction", "input", "output", "messages", "role", "content", "from", "tools", "label"]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(rows=st.lists(st.dictionaries(KEYS, JSON, max_size=4), min_size=1, max_size=5))
+def test_any_records_are_counted_one_by_one(tmp_path, rows):
+    report = check_files(
+        [write(tmp_path / "rows.jsonl", [orjson.dumps(row, option=0) for row in clean(rows)])]
+    )
+    assert report.files[0].rows == len(rows)
+
+
+def clean(rows):
+    """Rows without what JSON cannot hold: half surrogates and integers of more than 64 bits."""
+    text = json.dumps(rows, ensure_ascii=False).encode(errors="replace").decode()
+    return json.loads(text, parse_int=lambda digits: int(digits[:15]))

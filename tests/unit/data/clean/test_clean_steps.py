@@ -119,6 +119,7 @@ def test_fill_puts_in_what_is_named_and_leaves_other_placeholders():
         ("empty", {"prompt": "x", "completion": []}, "`completion` has no turns"),
         ("empty", {"text": " ", "label": 1}, "all texts are empty"),
         ("refusals", row("I'm sorry, but I can't assist with that."), "`output` declines"),
+        ("placeholder_rows", row("TODO"), "`output` is only 'TODO'"),
         (
             "truncated",
             row("The keeper counted every single ship that passed by the"),
