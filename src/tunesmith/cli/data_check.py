@@ -75,7 +75,8 @@ def check(
         reading = replace(reading, control_tokens=control_tokens(source))
         measure = measure_with(lambda: _renderer(source, template), max_length=max_length)
     report = check_files(
-        with_siblings(files),
+        files,
+        against=siblings(files),
         reading=reading,
         measure=measure,
         max_length=max_length,
@@ -97,13 +98,13 @@ def check(
         raise RunFailed(f"{errors} places have errors", hint="the report names them and what mends them")
 
 
-def with_siblings(files: list[Path]) -> list[Path]:
-    """A lone training file, and the held-out files that lie beside it under their usual names."""
+def siblings(files: list[Path]) -> list[Path]:
+    """The held-out files that lie beside a lone training file under their usual names."""
     if len(files) != 1 or files[0].name.split(".")[0] not in ("train", "training"):
-        return files
+        return []
     stem, dot, suffix = files[0].name.partition(".")
     beside = (files[0].with_name(f"{name}{dot}{suffix}") for name in _PART_NAMES if name != stem)
-    return [*files, *(path for path in beside if path.is_file())]
+    return [path for path in beside if path.is_file()]
 
 
 def shown(report: "Report") -> Iterator[Text]:
@@ -177,9 +178,11 @@ def _finding_lines(finding: "Finding") -> Iterator[Text]:
 
 
 def _leak_lines(leak: "Leak") -> Iterator[Text]:
+    if leak.exact is None:
+        yield Text(f"leakage  {leak.held_out} is not compared with {leak.train}: no prompts could be told")
+        return
     near = "near copies not looked for" if leak.near is None else f"{leak.near:,} more are near copies"
-    is_clean = not (leak.exact or leak.near)
-    label = Text("leakage  ", style="green" if is_clean else "bold red")
+    label = Text("leakage  ", style="bold red" if leak.exact or leak.near else "green")
     yield label.append(
         f"{leak.exact:,} prompts of {leak.held_out} are also in {leak.train}, {near}", style="none"
     )

@@ -119,6 +119,7 @@ class Report:
 def check_files(
     paths: Sequence[Path | str],
     *,
+    against: Sequence[Path | str] = (),
     reading: Reading | None = None,
     measure: Measure | None = None,
     max_length: int = 1024,
@@ -133,6 +134,7 @@ def check_files(
 
     Args:
         paths: data files.
+        against: held-out files that are only compared with the first one, not checked themselves.
         reading: how rows are read.
         measure: counts tokens of a row; without it nothing is said about lengths.
         max_length: longest allowed row in tokens.
@@ -168,6 +170,8 @@ def check_files(
     keys = {key for counted in tallies.values() for keys in counted.keys for key in keys}
     refuse_unseen_columns(reading.columns, keys, place=names[0])
     findings = in_order([*collected(tallies, max_length=max_length), *estimates])
+    for path in map(str, against):
+        tallies[path], _ = _tally_file(Path(path), reading, False, workers or _cores(), progress)
     is_near = near is not False and all(len(t.lines) <= NEAR_ROWS or near for t in tallies.values())
     leaks = leakage.between(tallies, reading, is_near=is_near)
     return Report(tuple(audits), findings, leaks, max_length)

@@ -28,6 +28,7 @@ _EVERYWHERE = {
 _PARTS = {"system": "system", "user": "prompt", "assistant": "answer"}
 _TURN_TEXTS = ("content", "value", "text")
 _EMPTY_TOOLS: tuple[object, ...] = ("", "[]", "null", "{}", [], {})
+_PREFERENCES = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
 NO_JSON, JSON, BROKEN_JSON = 0, 1, 2
 NO_PROSE, STOPPED, OPEN_ENDED = 0, 1, 2
 
@@ -131,6 +132,8 @@ def _note_labels(facts: Facts, value: Mapping[str, object]) -> None:
     """Keys beside the texts that say something about the row."""
     if "tools" in value and value["tools"] in _EMPTY_TOOLS:
         facts.hits.append(("empty_tools", "tools", json.dumps(value["tools"])))
+    if any(one in value and other in value for one, other in _PREFERENCES):
+        facts.hits.append(("preference_pair", "row", "two answers to one prompt"))
     if value.get("label") is False and facts.row is not None:
         facts.hits.append(("rated_answer", "label", "false"))
 

@@ -235,6 +235,11 @@ KINDS: dict[str, Kind] = {
         "Training refuses them.",
         _SKIP,
     ),
+    "preference_pair": Kind(
+        *("consistency", "note", "rows with a chosen and a rejected answer"),
+        "They are made to train preferences, which is not done here.",
+        "keep prompt and chosen answer of each as an ordinary row",
+    ),
     "rated_answer": Kind(
         *("consistency", "warning", "rows whose answer is marked as bad"),
         "A file of ratings read as examples would teach the bad answers too.",

@@ -23,14 +23,15 @@ class Leak:
     Attributes:
         train: the training file.
         held_out: the other.
-        exact: rows of the other whose prompt occurs in the training file.
+        exact: rows of the other whose prompt occurs in the training file; None if one of the two has no
+            prompts that can be told.
         near: further rows whose prompt is a near copy of one there; None if not looked for.
         rows: place of the first few, each with the place it copies where that is known.
     """
 
     train: str
     held_out: str
-    exact: int
+    exact: int | None
     near: int | None
     rows: tuple[tuple[str, str], ...]
 
@@ -81,6 +82,8 @@ def between(tallies: dict[str, Tally], reading: Reading, *, is_near: bool) -> tu
 
 
 def _leak(train: str, trained: Tally, name: str, held_out: Tally, reading: Reading, is_near: bool) -> Leak:
+    if not (any(trained.prompt_hashes) and any(held_out.prompt_hashes)):
+        return Leak(train, name, None, None, ())
     known = {prompt: at for at, prompt in enumerate(trained.prompt_hashes) if prompt}
     exact = {at: known[prompt] for at, prompt in enumerate(held_out.prompt_hashes) if prompt in known}
     near = _near_leaks(Path(train), Path(name), reading, exact) if is_near else None

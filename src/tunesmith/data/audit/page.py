@@ -102,7 +102,9 @@ def _good(name: str, report: Report) -> str:
 def _leak_card(report: Report) -> tuple[str, str]:
     if not report.leakage:
         return "open", "one file: nothing to compare with"
-    exact = sum(leak.exact for leak in report.leakage)
+    if all(leak.exact is None for leak in report.leakage):
+        return "open", "no prompts to compare"
+    exact = sum(leak.exact or 0 for leak in report.leakage)
     near = sum(leak.near or 0 for leak in report.leakage)
     status = "error" if exact else "warning" if near else "good"
     return status, f"{exact:,} held-out prompts occur in training, {near:,} more nearly"

@@ -85,6 +85,7 @@ FAULTS = {
     "unknown_role": {"messages": [{"role": "tool", "content": "a"}]},
     "wrong_type": pair(913, output=7),
     "media": pair(914, images=["a.jpg"]),
+    "preference_pair": pair(921, chosen="a", rejected="b"),
     "rated_answer": pair(915, label=False),
     "empty_tools": pair(916, tools="[]"),
     "mixed_language": pair(
@@ -252,6 +253,17 @@ def test_parts_of_a_data_set_are_one_report_with_their_leaks(tmp_path):
     assert leak.rows == ((f"{test}:2", f"{train}:4"), (f"{test}:3", f"{train}:121"))
     markup = next(finding for finding in report.findings if finding.kind == "html")
     assert markup.by_file == {str(test): 1}
+
+
+def test_a_file_to_compare_with_is_not_checked_itself(tmp_path):
+    train = write(tmp_path / "train.jsonl", [pair(number) for number in range(120)])
+    test = write(tmp_path / "test.jsonl", [pair(3), pair(500, output="")])
+    report = check_files([train], against=[test])
+    assert report.findings == ()
+    assert [file.path for file in report.files] == [str(train)]
+    assert report.leakage[0].exact == 1
+    nothing = write(tmp_path / "none.jsonl", [{"text": "a"}])
+    assert check_files([train], against=[nothing]).leakage[0].exact is None
 
 
 def test_other_keys_are_guessed_and_mapped(tmp_path):
