@@ -165,7 +165,8 @@ def check_files(
         )
         variety = spread(list(_sampled_prompts(counted, reading)))
         tallies[name] = counted
-        estimates += [*more, *_general(counted, variety, name, max_length)]
+        # Held-out files come after the first, and may be small and narrow.
+        estimates += [*more, *(_general(counted, variety, name, max_length) if name == names[0] else ())]
         audits.append(_audit(name, counted, tokens, variety, task, seconds))
     keys = {key for counted in tallies.values() for keys in counted.keys for key in keys}
     refuse_unseen_columns(reading.columns, keys, place=names[0])
