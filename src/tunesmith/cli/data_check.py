@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.data.audit.findings import Finding
     from tunesmith.data.audit.leakage import Leak
     from tunesmith.data.audit.tokens import Tokens
-    from tunesmith.models.find import ModelSource
+    from tunesmith.data.render import Renderer
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _INDENT = " " * 9
@@ -64,16 +64,15 @@ def check(
     from tunesmith.data.audit.check import check_files
     from tunesmith.data.audit.facts import Reading
     from tunesmith.data.audit.tokens import measure_with
-    from tunesmith.models.find import control_tokens, find_model
 
     if html is not None:
         refuse_unwritable_page(html)
     reading = Reading(format, read_columns(columns or ()))
     measure = None
     if model != "none":
-        source = find_model(model)
-        reading = replace(reading, control_tokens=control_tokens(source))
-        measure = measure_with(lambda: _renderer(source, template), max_length=max_length)
+        renderer = _renderer(model, template)
+        reading = replace(reading, control_tokens=tuple(renderer.tokenizer.all_special_tokens))
+        measure = measure_with(renderer, max_length=max_length)
     report = check_files(
         files,
         against=siblings(files),
@@ -194,9 +193,10 @@ def _dim(line: str) -> Text:
     return Text(_INDENT + line, style="dim")
 
 
-def _renderer(source: "ModelSource", template: str) -> Any:
+def _renderer(model: str, template: str) -> "Renderer":
     quiet_libraries()
     from tunesmith.data.render import make_renderer
+    from tunesmith.models.find import find_model
     from tunesmith.models.tokenizer import load_tokenizer
 
-    return make_renderer(load_tokenizer(source), template)
+    return make_renderer(load_tokenizer(find_model(model)), template)

@@ -253,7 +253,8 @@ class Renderer:
         answer = row.messages[turn].content.strip()
         ends = [m.end for m in marks if m.start >= start and m.is_answer and text[m.start : m.end] == answer]
         # Without marks the answer's last words are looked for; the template may have changed the first ones.
-        ends += [found.end() for found in re.compile(re.escape(answer[-16:])).finditer(text, start)]
+        if not ends and (at := text.find(answer[-16:], start)) >= 0:
+            ends = [at + len(answer[-16:])]
         match = self._any_control.search(text, ends[0]) if ends else None
         if match is None:
             raise TemplateError(

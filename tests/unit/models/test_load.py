@@ -9,7 +9,7 @@ import torch
 
 from tiny import tiny_model, tiny_model_folder
 from tunesmith.errors import ModelError
-from tunesmith.models.find import EMBEDDED, INSTALL_EMBEDDED, ModelSource, control_tokens, find_model
+from tunesmith.models.find import EMBEDDED, INSTALL_EMBEDDED, ModelSource, find_model
 from tunesmith.models.load import LoadedModel, load_model
 from tunesmith.models.tokenizer import load_tokenizer
 
@@ -202,9 +202,3 @@ def test_local_folder_called_like_the_embedded_model_is_the_one_meant(folder, tm
     shutil.copytree(folder, tmp_path / EMBEDDED)
     monkeypatch.chdir(tmp_path)
     assert find_model(EMBEDDED).kind == "folder"
-
-
-def test_control_tokens_are_known_without_the_tokenizer(folder, tmp_path):
-    assert control_tokens(find_model(str(folder))) == ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-    assert control_tokens(ModelSource("none", str(tmp_path), None, "folder")) == ()
-    assert control_tokens(ModelSource("a/b", "a/b", None, "hub")) == ()

@@ -156,6 +156,7 @@ def check_files(
         counted, task = _tally_file(Path(name), reading, near, workers or _cores(), progress)
         if not counted.lines and not counted.hits:
             raise DataError(f"{name}:1: the file holds no rows", hint="add a row, or name another file")
+        refuse_unseen_columns(reading.columns, (key for keys in counted.keys for key in keys), place=name)
         add_file_findings(counted)
         if task.with_signatures:
             add_near_duplicates(counted, Path(name), reading)
@@ -168,8 +169,6 @@ def check_files(
         # Held-out files come after the first, and may be small and narrow.
         estimates += [*more, *(_general(counted, variety, name, max_length) if name == names[0] else ())]
         audits.append(_audit(name, counted, tokens, variety, task, seconds))
-    keys = {key for counted in tallies.values() for keys in counted.keys for key in keys}
-    refuse_unseen_columns(reading.columns, keys, place=names[0])
     findings = in_order([*collected(tallies, max_length=max_length), *estimates])
     for path in map(str, against):
         tallies[path], _ = _tally_file(Path(path), reading, False, workers or _cores(), progress)

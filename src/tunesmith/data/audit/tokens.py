@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +13,9 @@ from tunesmith.data.conversation import Row
 from tunesmith.data.formats import to_row
 from tunesmith.errors import DataError, TemplateError
 from tunesmith.progress import Progress
+
+if TYPE_CHECKING:
+    from tunesmith.data.render import Renderer
 
 # A row's tokens, the scored ones of them, and the scored ones among the first `max_length`.
 Measure = Callable[[Row], tuple[int, int, int]]
@@ -55,18 +57,11 @@ class Tokens:
         }
 
 
-def measure_with(make_renderer: Callable[[], Any], *, max_length: int) -> Measure:
-    """Lengths of a row as it is rendered for training.
-
-    Args:
-        make_renderer: makes the `render.Renderer`; called with the first row, since a tokenizer can
-            bring a gigabyte of libraries that counting does not need.
-        max_length: longest allowed row in tokens.
-    """
-    made = cache(make_renderer)
+def measure_with(renderer: "Renderer", *, max_length: int) -> Measure:
+    """Lengths of a row as it is rendered for training."""
 
     def measure(row: Row) -> tuple[int, int, int]:
-        rendered = made().render(row)
+        rendered = renderer.render(row)
         return len(rendered.ids), rendered.scored_tokens, sum(rendered.scored[1:max_length])
 
     return measure
