@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
-from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json, quiet_libraries
+from tunesmith.cli.rendering import renderer_of
+from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json
 from tunesmith.data.audit.kinds import KINDS
 from tunesmith.data.columns import read_columns
 from tunesmith.data.pages import refuse_unwritable_page, write_page
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from tunesmith.data.audit.findings import Finding
     from tunesmith.data.audit.leakage import Leak
     from tunesmith.data.audit.tokens import Tokens
-    from tunesmith.data.render import Renderer
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _INDENT = " " * 9
@@ -70,7 +70,7 @@ def check(
     reading = Reading(format, read_columns(columns or ()))
     measure = None
     if model != "none":
-        renderer = _renderer(model, template)
+        renderer = renderer_of(model, template)
         reading = replace(reading, control_tokens=tuple(renderer.tokenizer.all_special_tokens))
         measure = measure_with(renderer, max_length=max_length)
     report = check_files(
@@ -191,12 +191,3 @@ def _leak_lines(leak: "Leak") -> Iterator[Text]:
 
 def _dim(line: str) -> Text:
     return Text(_INDENT + line, style="dim")
-
-
-def _renderer(model: str, template: str) -> "Renderer":
-    quiet_libraries()
-    from tunesmith.data.render import make_renderer
-    from tunesmith.models.find import find_model
-    from tunesmith.models.tokenizer import load_tokenizer
-
-    return make_renderer(load_tokenizer(find_model(model)), template)

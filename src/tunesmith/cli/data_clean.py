@@ -11,17 +11,17 @@ from cyclopts.validators import Number
 from rich.markup import escape
 from rich.table import Table
 
-from tunesmith.cli.terminal import TerminalProgress, messages, print_json, quiet_libraries
+from tunesmith.cli.rendering import renderer_of
+from tunesmith.cli.terminal import TerminalProgress, messages, print_json
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
 from tunesmith.data.clean.guide import GuideCosts
+from tunesmith.data.clean.lengths import token_counter
 from tunesmith.data.clean.records import READING, Cleaned
 from tunesmith.data.clean.run import Account, clean_file
 from tunesmith.data.clean.steps import STEPS, Settings, Step, choose
 from tunesmith.data.columns import read_columns
-from tunesmith.data.formats import to_row
-from tunesmith.data.records import Record
-from tunesmith.errors import ConfigError, DataError, ModelError, TemplateError
+from tunesmith.errors import ConfigError, ModelError
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_MAX_LENGTH = 1024  # as in training
@@ -94,7 +94,7 @@ def clean(
     named = read_columns(columns or ())
     settings = Settings(columns=named, fill=_filling(cleaning.fill or ()))
     steps = _steps(cleaning, skip_bad=skip_bad)
-    steps, settings = _with_length(steps, settings, cleaning, file)
+    steps, settings = _with_length(steps, settings, cleaning)
     costs = GuideCosts() if cleaning.preset == "guide" else None
     account = clean_file(
         file,
@@ -133,7 +133,7 @@ def _steps(cleaning: Cleaning, *, skip_bad: bool) -> tuple[Step, ...]:
 
 
 def _with_length(
-    steps: tuple[Step, ...], settings: Settings, cleaning: Cleaning, file: Path
+    steps: tuple[Step, ...], settings: Settings, cleaning: Cleaning
 ) -> tuple[tuple[Step, ...], Settings]:
     """Load what counts tokens; without the default model the step is left out with a word.
 
@@ -142,32 +142,16 @@ def _with_length(
     """
     if all(step.name != "length" for step in steps):
         return steps, settings
+    limit = cleaning.max_length or DEFAULT_MAX_LENGTH
     try:
-        count = _counter(cleaning.model or DEFAULT_MODEL, file, settings.columns)
+        renderer = renderer_of(cleaning.model or DEFAULT_MODEL)
     except ModelError as error:
         if cleaning.model or cleaning.max_length or "length" in (cleaning.with_ or ()):
             raise
         messages.print(f"the step `length` is left out: {error}", markup=False, style="yellow")
         return tuple(step for step in steps if step.name != "length"), settings
-    limit = cleaning.max_length or DEFAULT_MAX_LENGTH
+    count = token_counter(renderer, max_length=limit, columns=settings.columns)
     return steps, replace(settings, max_length=limit, count_tokens=count)
-
-
-def _counter(model: str, file: Path, columns: Mapping[str, str]) -> Callable[[Record], int | None]:
-    quiet_libraries()
-    from tunesmith.data.render import make_renderer
-    from tunesmith.models.find import find_model
-    from tunesmith.models.tokenizer import load_tokenizer
-
-    renderer = make_renderer(load_tokenizer(find_model(model)), "auto")
-
-    def count(record: Record) -> int | None:
-        try:
-            return len(renderer.render(to_row(record, path=file, columns=columns)).ids)
-        except (DataError, TemplateError):
-            return None
-
-    return count
 
 
 def _filling(pairs: Sequence[str]) -> dict[str, str]:

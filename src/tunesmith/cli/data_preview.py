@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from tunesmith.cli.preview_text import coloured_preview, plain_preview
-from tunesmith.cli.terminal import messages, output, print_json, quiet_libraries
+from tunesmith.cli.rendering import renderer_of
+from tunesmith.cli.terminal import messages, output, print_json
 from tunesmith.cli.train import Json
 from tunesmith.data.columns import read_columns
 from tunesmith.data.conversation import Row
@@ -78,13 +79,7 @@ def preview(
         refuse_unwritable_page(html)
     as_row = _row_maker(file, reading)
     places = list(_chosen(file, rows=rows, numbers=row))
-    quiet_libraries()
-    from tunesmith.data.render import make_renderer
-    from tunesmith.models.find import find_model
-    from tunesmith.models.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(find_model(rendering.model))
-    renderer = make_renderer(tokenizer, rendering.template)
+    renderer = renderer_of(rendering.model, rendering.template)
 
     def view(number: int, place: Record | BadLine) -> RowView:
         where = f"{file}:{place.line}"
@@ -94,7 +89,9 @@ def preview(
             rendered = renderer.render(as_row(place))
         except UserError as error:
             return RowView(number, where, error=str(error).removeprefix(f"{where}: "), hint=error.hint)
-        return view_row(rendered, number=number, tokenizer=tokenizer, max_length=rendering.max_length)
+        return view_row(
+            rendered, number=number, tokenizer=renderer.tokenizer, max_length=rendering.max_length
+        )
 
     views = [view(number, place) for number, place in places]
     if html is not None:
