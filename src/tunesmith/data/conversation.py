@@ -41,6 +41,11 @@ class Row:
         return self.messages[:-1]
 
     @property
+    def asked(self) -> str:
+        """What near copies of a prompt are told by; a system message would make all prompts alike."""
+        return "\n".join(message.text for message in self.prompt if message.role != "system")
+
+    @property
     def reference(self) -> str:
         """The last answer: what the model should say."""
         return self.messages[-1].content

@@ -97,6 +97,15 @@ def near_groups(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list[l
     return groups_of(signatures, lambda wanted: {at: texts[at] for at in wanted}, threshold=threshold)
 
 
+def near_leaks(train: Sequence[str], held_out: Sequence[str]) -> dict[int, int]:
+    """Positions in `held_out` of texts that are nearly one of `train`, each with the position of that one."""
+    leaks: dict[int, int] = {}
+    for group in near_groups([*train, *held_out]):
+        if group[0] < len(train):
+            leaks.update({at - len(train): group[0] for at in group if at >= len(train)})
+    return leaks
+
+
 def groups_of(
     signatures: Signature,
     texts_at: Callable[[set[int]], Mapping[int, str]],

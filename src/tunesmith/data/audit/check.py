@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing import get_context
@@ -33,7 +34,6 @@ from tunesmith.data.audit.leakage import Leak, add_near_duplicates
 from tunesmith.data.audit.tally import Tally, Task, tally
 from tunesmith.data.audit.tokens import Measure, Tokens, measure_tokens
 from tunesmith.data.columns import refuse_unseen_columns
-from tunesmith.data.formats import to_row
 from tunesmith.data.read import Found, row_hint, undecoded
 from tunesmith.errors import DataError
 from tunesmith.progress import Progress, Silent
@@ -101,10 +101,6 @@ class Report:
     findings: tuple[Finding, ...]
     leakage: tuple[Leak, ...]
     max_length: int
-
-    def count(self, kind: str) -> int:
-        """Rows with this kind of fault."""
-        return sum(finding.count for finding in self.findings if finding.kind == kind)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -240,11 +236,11 @@ def _general(counted: Tally, variety: dict[str, Any], name: str, max_length: int
     usable = usable_rows(counted)
     if usable < FEWEST_ROWS:
         note = f"of {len(counted.lines)} rows read"
-        yield general("few_rows", usable, files=[name], max_length=max_length, note=note)
+        yield general("few_rows", usable, file=name, max_length=max_length, note=note)
     for opening, count in list(variety["commonest_openings"].items())[:1]:
         if variety["n"] >= FEWEST_ROWS and count > _MOST_SAME_OPENING * variety["n"]:
             note = f"of {variety['n']} sampled, with `{opening}`"
-            yield general("same_opening", count, files=[name], max_length=max_length, note=note)
+            yield general("same_opening", count, file=name, max_length=max_length, note=note)
 
 
 def _audit(
@@ -271,13 +267,8 @@ def _audit(
 
 def _sampled_prompts(counted: Tally, reading: Reading) -> Iterator[str]:
     for _, record in counted.sample:
-        try:
-            row = to_row(
-                record, path="", format=reading.format, columns=reading.columns, system=reading.system
-            )
-        except DataError:
-            continue
-        yield row.prompt[-1].text
+        with suppress(DataError):
+            yield reading.row_of(record).prompt[-1].text
 
 
 def _cores() -> int:

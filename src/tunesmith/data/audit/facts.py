@@ -42,6 +42,14 @@ class Reading:
     system: str | None = None
     control_tokens: tuple[str, ...] = ()
 
+    def row_of(self, record: Record) -> Row:
+        """The record as a row; errors name the line alone.
+
+        Raises:
+            DataError: as `formats.to_row` does.
+        """
+        return to_row(record, path="", format=self.format, columns=self.columns, system=self.system)
+
 
 @dataclass(slots=True)
 class Facts:
@@ -78,7 +86,7 @@ def examine(record: Record, reading: Reading) -> Facts:
     """Everything about one record that can be known without the others."""
     value = record.value
     try:
-        row = to_row(record, path="", format=reading.format, columns=reading.columns, system=reading.system)
+        row = reading.row_of(record)
     except DataError as error:
         texts = list(_any_texts(value, "other"))
         what = str(error).split(": ", 1)[1]
@@ -96,8 +104,8 @@ def examine(record: Record, reading: Reading) -> Facts:
 def _compare_by(facts: Facts, row: Row) -> None:
     """Hashes, languages, and the last answer's form."""
     answer = row.reference
-    facts.prompt_hash = _hash(prompt_key(row))
-    facts.answer_hash = _hash(answer)
+    facts.prompt_hash = _hash(_bytes(prompt_key(row)))
+    facts.answer_hash = _hash(_bytes(answer))
     facts.prompt_language = language_of(row.prompt[-1].content)
     facts.json = _json_status(answer)
     if facts.json != NO_JSON:
@@ -172,17 +180,13 @@ def _any_texts(value: Any, part: str) -> Iterator[tuple[str, str]]:
 
 
 def _hash_of(texts: list[tuple[str, str]]) -> int:
-    # Neither separator can come from a text: each is escaped by nothing and both bytes are no UTF-8.
-    return int.from_bytes(
-        blake2b(
-            b"\xff".join(
-                part.encode() + b"\xfe" + text.encode(errors="surrogatepass") for part, text in texts
-            ),
-            digest_size=8,
-        ).digest(),
-        "little",
-    )
+    # Neither separator can come from a text: no UTF-8 holds these bytes.
+    return _hash(b"\xff".join(part.encode() + b"\xfe" + _bytes(text) for part, text in texts))
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")

@@ -81,27 +81,16 @@ def add_file_findings(tally: Tally) -> None:
     copies = _copies(_column(tally.row_hashes, np.uint64))
     add_pieces(tally, "duplicate_row", ((at, f"copies line {tally.lines[first]}") for at, first in copies))
     _add_prompts(tally)
-    for name, codes in (("prompt", tally.prompt_languages), ("answer", tally.answer_languages)):
-        _add_other_languages(tally, name, np.array(codes, dtype=np.int8))
+    _add_other_languages(tally)
     _add_drift(tally, np.array(tally.json, dtype=np.int8))
     _add_open_ended(tally, np.array(tally.endings, dtype=np.int8))
     _add_shapes(tally)
 
 
-def add_lines(
-    tally: Tally, kind: str, positions: Iterable[int], *, part: str = "row", piece: str = ""
-) -> None:
-    """Count the records at `positions`; a row that has the kind already is not counted again."""
-    add_pieces(tally, kind, ((at, piece) for at in positions), part=part)
-
-
 def add_pieces(tally: Tally, kind: str, pieces: Iterable[tuple[int, str]], *, part: str = "row") -> None:
-    """As `add_lines`, with a piece for each position."""
-    known = set(tally.hits[kind].lines) if kind in tally.hits else set()
+    """Count the records at these positions, each with the piece to show."""
     for at, piece in pieces:
-        line = tally.lines[at]
-        tally.add(kind, line, part, piece, is_new_row=line not in known)
-        known.add(line)
+        tally.add(kind, tally.lines[at], part, piece)
 
 
 def usable_rows(tally: Tally) -> int:
@@ -138,12 +127,9 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted((finding for finding in findings if finding.count), key=_rank))
 
 
-def general(kind: str, count: int, *, files: Sequence[str], max_length: int, note: str = "") -> Finding:
-    """A finding about whole files, with no rows to point at."""
-    mend = _mend(kind, files[0], max_length)
-    return Finding(
-        kind, count, (), dict.fromkeys(files, count) if len(files) == 1 else {}, {}, {}, mend, note
-    )
+def general(kind: str, count: int, *, file: str, max_length: int, note: str = "") -> Finding:
+    """A finding about a whole file, with no rows to point at."""
+    return Finding(kind, count, (), {file: count}, {}, {}, _mend(kind, file, max_length), note)
 
 
 def _rank(finding: Finding) -> tuple[int, int, int]:
@@ -183,31 +169,11 @@ def guessed_columns(keys: Iterable[str]) -> str | None:
 
 
 _PROMPT_NAMES = (
-    "question",
-    "query",
-    "prompt",
-    "instruction",
-    "input",
-    "problem",
-    "source",
-    "mr",
-    "q",
-    "context",
+    *("question", "query", "prompt", "instruction", "input", "problem", "source", "mr", "q", "context"),
 )
 _ANSWER_NAMES = (
-    *(
-        "answer",
-        "response",
-        "output",
-        "completion",
-        "solution",
-        "target",
-        "reply",
-        "ref",
-        "a",
-        "label",
-        "chosen",
-    ),
+    *("answer", "response", "output", "completion", "solution", "target", "reply", "ref", "a", "label"),
+    *("chosen",),
 )
 
 
@@ -236,26 +202,27 @@ def _add_prompts(tally: Tally) -> None:
     usable = np.flatnonzero(prompts)
     _, group, counts = np.unique(prompts[usable], return_inverse=True, return_counts=True)
     is_repeated = counts[group] > 1
-    add_lines(tally, "repeated_prompt", [int(at) for at in usable[is_repeated]])
+    add_pieces(tally, "repeated_prompt", ((int(at), "") for at in usable[is_repeated]))
     # A group conflicts if some row's answer differs from that of the group's first row.
     order = np.argsort(group, kind="stable")
     first_of_group = answers[usable][order[np.searchsorted(group[order], np.arange(len(counts)))]]
     differs = np.bincount(group, weights=answers[usable] != first_of_group[group], minlength=len(counts)) > 0
-    add_lines(tally, "conflicting_answers", [int(at) for at in usable[differs[group]]])
+    add_pieces(tally, "conflicting_answers", ((int(at), "") for at in usable[differs[group]]))
 
 
-def _add_other_languages(tally: Tally, part: str, codes: NDArray[np.int8]) -> None:
-    known = codes[codes > 0]
-    if not len(known):
-        return
-    counts = np.bincount(known, minlength=len(LANGUAGES))
-    main = int(counts.argmax())
-    if MAIN_SHARE * len(known) <= counts[main] < len(known):
-        for code in np.flatnonzero(counts):
-            if code != main:
-                others = [int(at) for at in np.flatnonzero(codes == code)]
-                piece = f"{LANGUAGES[code]}, most are {LANGUAGES[main]}"
-                add_lines(tally, "mixed_language", others, part=part, piece=piece)
+def _add_other_languages(tally: Tally) -> None:
+    """Prompts and answers in another language than most; a row where both are counts once."""
+    seen: set[int] = set()
+    for part, column in (("prompt", tally.prompt_languages), ("answer", tally.answer_languages)):
+        codes = np.array(column, dtype=np.int8)
+        counts = np.bincount(codes[codes > 0], minlength=len(LANGUAGES))
+        main = int(counts.argmax())
+        if not MAIN_SHARE * counts.sum() <= counts[main] < counts.sum():
+            continue
+        for at in np.flatnonzero((codes > 0) & (codes != main)).tolist():
+            piece = f"{LANGUAGES[codes[at]]}, most are {LANGUAGES[main]}"
+            tally.add("mixed_language", tally.lines[at], part, piece, is_new_row=at not in seen)
+            seen.add(at)
 
 
 def _add_drift(tally: Tally, status: NDArray[np.int8]) -> None:
@@ -276,8 +243,8 @@ def _add_open_ended(tally: Tally, endings: NDArray[np.int8]) -> None:
     open_ended = np.flatnonzero(endings == OPEN_ENDED)
     prose = len(open_ended) + int((endings == STOPPED).sum())
     if len(open_ended) <= MOST_OPEN_ENDED * prose:
-        positions = [int(at) for at in open_ended]
-        add_lines(tally, "truncated_answer", positions, part="answer", piece="no stop at the end")
+        pieces = ((int(at), "no stop at the end") for at in open_ended)
+        add_pieces(tally, "truncated_answer", pieces, part="answer")
 
 
 def _add_shapes(tally: Tally) -> None:
@@ -286,8 +253,8 @@ def _add_shapes(tally: Tally) -> None:
     codes = np.array(tally.shapes, dtype=np.int8)
     for name in counts:
         if name != main:
-            others = [int(at) for at in np.flatnonzero(codes == SHAPES.index(name))]
-            add_lines(tally, "mixed_shapes", others, piece=f"{name}, most are {main}")
+            others = np.flatnonzero(codes == SHAPES.index(name))
+            add_pieces(tally, "mixed_shapes", ((int(at), f"{name}, most are {main}") for at in others))
 
 
 def spread(texts: Sequence[str]) -> dict[str, Any]:

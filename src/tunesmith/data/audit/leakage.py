@@ -1,6 +1,7 @@
 """Rows that are almost the same: within a file, and between the training file and one held out."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 from tunesmith.data.audit.facts import Facts, Reading, examine
 from tunesmith.data.audit.findings import add_pieces
 from tunesmith.data.audit.tally import Tally
-from tunesmith.data.near import near_groups
+from tunesmith.data.near import near_leaks
 from tunesmith.data.near_copies import Said, folded
 from tunesmith.data.read import read_records
-from tunesmith.data.records import MAX_SHOWN, Record
+from tunesmith.data.records import MAX_SHOWN
+from tunesmith.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def add_near_duplicates(counted: Tally, path: Path, reading: Reading) -> None:
         return
 
     def texts_at(wanted: set[int]) -> dict[int, Said]:
-        return {at: _said(facts) for at, facts in _facts(path, reading, wanted)}
+        records = enumerate(read_records(path, skipped=[]))
+        return {at: _said(examine(record, reading)) for at, record in records if at in wanted}
 
     copies = folded(np.concatenate(counted.signatures), texts_at)
     first_of: dict[int, int] = {}
@@ -94,22 +97,15 @@ def _leak(train: str, trained: Tally, name: str, held_out: Tally, reading: Readi
 
 def _near_leaks(train: Path, held_out: Path, reading: Reading, exact: dict[int, int]) -> dict[int, int]:
     """Positions in `held_out` whose prompt is nearly one of `train`, with the position there."""
-    places, texts = [], []
-    for is_train, path in ((True, train), (False, held_out)):
-        for at, facts in _facts(path, reading):
-            if facts.row is not None and (is_train or at not in exact):
-                places.append((is_train, at))
-                texts.append("\n".join(m.text for m in facts.row.prompt if m.role != "system"))
-    leaks: dict[int, int] = {}
-    for group in near_groups(texts):
-        trained = [places[member][1] for member in group if places[member][0]]
-        if trained:
-            leaks.update({places[m][1]: trained[0] for m in group if not places[m][0]})
-    return leaks
+    known = dict(_asked(train, reading))
+    asked = {at: text for at, text in _asked(held_out, reading) if at not in exact}
+    places, positions = list(known), list(asked)
+    leaks = near_leaks(list(known.values()), list(asked.values()))
+    return {positions[at]: places[copied] for at, copied in leaks.items()}
 
 
-def _facts(path: Path, reading: Reading, wanted: set[int] | None = None) -> Iterator[tuple[int, Facts]]:
-    records: Iterator[Record] = read_records(path, skipped=[])
-    for at, record in enumerate(records):
-        if wanted is None or at in wanted:
-            yield at, examine(record, reading)
+def _asked(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    """Position and prompt of each record that is a row."""
+    for at, record in enumerate(read_records(path, skipped=[])):
+        with suppress(DataError):
+            yield at, reading.row_of(record).asked

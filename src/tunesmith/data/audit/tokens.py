@@ -10,7 +10,6 @@ from tunesmith.data.audit.facts import Reading
 from tunesmith.data.audit.findings import Finding, add_pieces, general, usable_rows
 from tunesmith.data.audit.tally import Tally
 from tunesmith.data.conversation import Row
-from tunesmith.data.formats import to_row
 from tunesmith.errors import DataError, TemplateError
 from tunesmith.progress import Progress
 
@@ -96,17 +95,16 @@ def measure_tokens(
         answer=_figures(answers),
         over_max_length=wilson(int(long.sum()), len(rows)),
     )
-    if not is_sample:
-        for kind, which in (("too_long", long), ("answer_lost", lost)):
-            pieces = ((int(positions[at]), f"{rows[at]} tokens") for at in np.flatnonzero(which))
-            add_pieces(counted, kind, pieces)
-        return tokens, []
     estimates = []
     for kind, which in (("too_long", long), ("answer_lost", lost)):
-        share, low, high = wilson(int(which.sum()), len(rows))
-        note = f"estimated from {len(rows)} rows: {share:.1%}, 95 % interval {low:.1%} to {high:.1%}"
-        count = round(share * usable)
-        estimates.append(general(kind, count, files=[name], max_length=max_length, note=note))
+        if is_sample:
+            share, low, high = wilson(int(which.sum()), len(rows))
+            note = f"estimated from {len(rows)} rows: {share:.1%}, 95 % interval {low:.1%} to {high:.1%}"
+            count = round(share * usable)
+            estimates.append(general(kind, count, file=name, max_length=max_length, note=note))
+        else:
+            pieces = ((int(positions[at]), f"{rows[at]} tokens") for at in np.flatnonzero(which))
+            add_pieces(counted, kind, pieces)
     return tokens, estimates
 
 
@@ -125,10 +123,7 @@ def _measured(
     for position, record in counted.sample:
         progress.advance()
         try:
-            row = to_row(
-                record, path="", format=reading.format, columns=reading.columns, system=reading.system
-            )
-            yield position, *measure(row)
+            yield position, *measure(reading.row_of(record))
         except (DataError, TemplateError):
             continue
 

@@ -130,6 +130,24 @@ def test_copies_repeated_prompts_and_conflicts(tmp_path):
     assert [excerpt for _, excerpt in copies.rows] == ["copies line 6", "copies line 8"]
 
 
+def test_rows_that_share_a_line_are_counted_one_by_one(tmp_path):
+    rows = [pair(number) for number in range(120)]
+    rows += [*rows[:14], pair(200, output="Das ist eine Antwort, die nicht auf Englisch ist.")]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    report = check_files([path], near=False)
+    assert found(report, "duplicate_row") == [1] * 14
+    assert found(report, "repeated_prompt") == [1] * 28
+    assert found(report, "mixed_language") == [1]
+
+
+def test_a_row_in_another_language_counts_once_whatever_is_in_it(tmp_path):
+    german = {"instruction": "Was ist das und wo ist es?", "output": "Das ist ein Haus und es ist hier."}
+    report = check(tmp_path, [*map(pair, range(120)), german])
+    (finding,) = report.findings
+    assert (finding.kind, finding.count, finding.by_part) == ("mixed_language", 1, {"prompt": 1, "answer": 1})
+
+
 def test_near_copies_are_the_later_rows_with_another_prompt(tmp_path):
     long = " ".join(f"word{number}" for number in range(60))
     rows = [pair(number) for number in range(120)]
