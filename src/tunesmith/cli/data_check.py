@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
+from tunesmith.cli.options import Columns, RowFormat
 from tunesmith.cli.rendering import renderer_of
 from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json
+from tunesmith.cli.train import Json
 from tunesmith.data.audit.kinds import KINDS
 from tunesmith.data.columns import read_columns
-from tunesmith.data.pages import refuse_unwritable_page, write_page
+from tunesmith.data.pages import write_page
 from tunesmith.data.preview import visible
+from tunesmith.data.whole_file import refuse_taken
 from tunesmith.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -37,20 +40,15 @@ def check(
         str, Parameter(help="Whose tokenizer and template count the tokens; `none` to skip that.")
     ] = "smollm2-135m",
     template: Annotated[str, Parameter(help="As in training: auto, instruction, or a Jinja file.")] = "auto",
-    format: Annotated[str, Parameter(help="Shape of the rows; `auto` recognises each.")] = "auto",
-    columns: Annotated[
-        list[str] | None,
-        Parameter(
-            help="Our field names and the file's: `instruction=question`.", consume_multiple=True, negative=""
-        ),
-    ] = None,
+    format: RowFormat = "auto",
+    columns: Columns = None,
     max_length: Annotated[int, Parameter(help="Longest row in tokens.")] = 1024,
     near_duplicates: Annotated[
         bool | None, Parameter(help="Look for near duplicates; by default up to 200,000 rows.")
     ] = None,
     html: Annotated[Path | None, Parameter(help="Also write the report as one HTML page.")] = None,
     strict: Annotated[bool, Parameter(negative="", help="Exit with 1 if there is an error.")] = False,
-    json: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Look at data before training: quantity, quality, diversity, consistency, length; leaks and secrets.
 
@@ -66,7 +64,7 @@ def check(
     from tunesmith.data.audit.tokens import measure_with
 
     if html is not None:
-        refuse_unwritable_page(html)
+        refuse_taken(html)
     reading = Reading(format, read_columns(columns or ()))
     measure = None
     if model != "none":

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from rich.markup import escape
 from rich.table import Table
 
+from tunesmith.cli.options import Columns
 from tunesmith.cli.rendering import renderer_of
 from tunesmith.cli.terminal import TerminalProgress, messages, print_json
 from tunesmith.cli.terminal import output as results
@@ -67,10 +68,7 @@ def clean(
     /,
     *,
     cleaning: CleaningFlags = Cleaning(),  # frozen
-    columns: Annotated[
-        list[str] | None,
-        Parameter(help="Our field names and the file's: ours=theirs.", consume_multiple=True, negative=""),
-    ] = None,
+    columns: Columns = None,
     skip_bad: Annotated[
         bool, Parameter(negative="", help="Remove rows that cannot be read, or break a rule of their shape.")
     ] = False,

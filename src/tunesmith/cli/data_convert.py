@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from tunesmith.cli.options import Columns, RowFormat
 from tunesmith.cli.terminal import TerminalProgress, messages, print_json
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
@@ -24,14 +25,8 @@ def convert(
     to: Annotated[
         Shape | None, Parameter(help="Shape of the new rows; without it rows stay as they are.")
     ] = None,
-    format: Annotated[
-        Literal["auto", "instruction", "conversations", "messages", "prompt_completion"],
-        Parameter(help="Shape of the rows read; `auto` recognises each."),
-    ] = "auto",
-    columns: Annotated[
-        list[str] | None,
-        Parameter(help="Our field names and the file's: ours=theirs.", consume_multiple=True, negative=""),
-    ] = None,
+    format: RowFormat = "auto",
+    columns: Columns = None,
     skip_bad: Annotated[bool, Parameter(negative="", help="Leave out rows that cannot be used.")] = False,
     json: Json = False,
 ) -> None:

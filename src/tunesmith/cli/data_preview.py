@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from tunesmith.cli.options import Columns, RowFormat
 from tunesmith.cli.preview_text import coloured_preview, plain_preview
 from tunesmith.cli.rendering import renderer_of
 from tunesmith.cli.terminal import messages, output, print_json
@@ -16,11 +17,12 @@ from tunesmith.cli.train import Json
 from tunesmith.data.columns import read_columns
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import to_row
-from tunesmith.data.pages import refuse_unwritable_page, write_page
+from tunesmith.data.pages import write_page
 from tunesmith.data.preview import RowView, view_row
 from tunesmith.data.preview_page import render_page
 from tunesmith.data.read import scan
 from tunesmith.data.records import BadLine, Record
+from tunesmith.data.whole_file import refuse_taken
 from tunesmith.errors import DataError, UserError
 
 
@@ -28,11 +30,8 @@ from tunesmith.errors import DataError, UserError
 class Reading:
     """How a record becomes a row."""
 
-    format: Annotated[str, Parameter(help="Shape of every row; `auto` recognises each.")] = "auto"
-    columns: Annotated[
-        list[str] | None,
-        Parameter(consume_multiple=True, negative="", help="Our field names and the file's: OURS=THEIRS."),
-    ] = None
+    format: RowFormat = "auto"
+    columns: Columns = None
     system: Annotated[str | None, Parameter(help="System message for rows that have none.")] = None
 
 
@@ -76,7 +75,7 @@ def preview(
         tunesmith data preview table.csv --columns instruction=question output=answer
     """
     if html is not None:
-        refuse_unwritable_page(html)
+        refuse_taken(html)
     as_row = _row_maker(file, reading)
     places = list(_chosen(file, rows=rows, numbers=row))
     renderer = renderer_of(rendering.model, rendering.template)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.markup import escape
 from rich.table import Table
 
+from tunesmith.cli.options import Columns, RowFormat
 from tunesmith.cli.terminal import TerminalProgress, print_json
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
@@ -34,14 +35,8 @@ def split(
     stratify: Annotated[str | None, Parameter(help="Key whose values get their share in each part.")] = None,
     near_duplicates: Annotated[bool, Parameter(help="Keep near copies of a prompt on one side.")] = True,
     seed: Annotated[int, Parameter(validator=Number(gte=0), help="Decides which rows go where.")] = 17,
-    columns: Annotated[
-        list[str] | None,
-        Parameter(help="Our field names and the file's: ours=theirs.", consume_multiple=True, negative=""),
-    ] = None,
-    format: Annotated[
-        Literal["auto", "instruction", "conversations", "messages", "prompt_completion"],
-        Parameter(help="Shape of the rows; `auto` recognises each."),
-    ] = "auto",
+    columns: Columns = None,
+    format: RowFormat = "auto",
     json: Json = False,
 ) -> None:
     """Split a data file by prompt: no prompt, and no near copy of one, is on two sides.

@@ -5,11 +5,21 @@ Values arrive as text and are checked together by `resolve`, which reports all p
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from tunesmith.resolve import Option, options
+
+# What the data commands say of rows; the configuration's fields make the same flags for `train`.
+Columns = Annotated[
+    list[str] | None,
+    Parameter(help="Our field names and the file's: OURS=THEIRS.", consume_multiple=True, negative=""),
+]
+RowFormat = Annotated[
+    Literal["auto", "instruction", "conversations", "messages", "prompt_completion"],
+    Parameter(help="Shape of the rows; `auto` recognises each."),
+]
 
 LISTS = ("columns", "target-modules")
 GROUPS = {

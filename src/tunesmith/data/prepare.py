@@ -14,7 +14,7 @@ from tunesmith.data.audit.kinds import KINDS
 from tunesmith.data.batches import NAMED_ROWS, Fitted, fit_length
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import count_formats, load_rows
-from tunesmith.data.near import near_groups
+from tunesmith.data.near import near_leaks
 from tunesmith.data.render import Rendered, Renderer
 from tunesmith.data.split import overlap, prompt_key, with_given
 from tunesmith.errors import DataError
@@ -132,10 +132,8 @@ def near_overlap(train: Sequence[Row], other: Sequence[Row]) -> int | None:
     if not other or len(train) + len(other) > NEAR_ROWS:
         return None if other else 0
     exact = {prompt_key(row) for row in train}
-    rows = [*train, *(row for row in other if prompt_key(row) not in exact)]
-    texts = ["\n".join(m.text for m in row.prompt if m.role != "system") for row in rows]
-    groups = (group for group in near_groups(texts) if group[0] < len(train))
-    return sum(member >= len(train) for group in groups for member in group)
+    others = [row.asked for row in other if prompt_key(row) not in exact]
+    return len(near_leaks([row.asked for row in train], others))
 
 
 def read_rows(

@@ -130,7 +130,7 @@ def _looked_at(request: SplitRequest) -> tuple[list[bytes], list[str], "array[in
         ranks.append(key := rank(prompt_key(row), seed=request.seed))
         if request.is_near and key not in known:
             known.add(key)
-            signatures.frombytes(signature(_prompt(row)).tobytes())
+            signatures.frombytes(signature(row.asked).tobytes())
         if request.stratify:
             strata.append(_shown(record.value.get(request.stratify)))
             keys.update(dict.fromkeys(record.value))
@@ -153,7 +153,7 @@ def _near_prompts(request: SplitRequest, ranks: Sequence[bytes], signatures: "ar
 
     def texts_at(wanted: set[int]) -> dict[int, str]:
         places = {rows[at]: at for at in wanted}
-        return {places[at]: _prompt(row) for at, (_, row) in enumerate(_rows(request)) if at in places}
+        return {places[at]: row.asked for at, (_, row) in enumerate(_rows(request)) if at in places}
 
     return [[rows[at] for at in group] for group in groups_of(matrix, texts_at)]
 
@@ -187,11 +187,6 @@ def _write(file: Path, where: Sequence[int], outputs: Mapping[str, Path]) -> Non
         writers = {name: stack.enter_context(RecordWriter(path)) for name, path in outputs.items()}
         for part, record in zip(where, read_records(file), strict=True):
             writers[PARTS[part]].write(record.value)
-
-
-def _prompt(row: Row) -> str:
-    """What near copies are compared by: a system message would make all prompts alike."""
-    return "\n".join(message.text for message in row.prompt if message.role != "system")
 
 
 def _shown(value: object) -> str:

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from decimal import Decimal
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, Literal, Protocol, Self, cast
 import orjson
 
 from tunesmith.data.records import kind_of, listed, nearest
+from tunesmith.data.whole_file import refuse_taken, staging_of, unwritten
 from tunesmith.errors import DataError
 
 TEXT_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv")
@@ -63,7 +63,7 @@ class RecordWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = 0
-        self._staging = path.with_name(f".{secrets.token_hex(8)}.partial")
+        self._staging = staging_of(path)
         self._layers = ExitStack()  # what packs the bytes on their way to the file
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class RecordWriter:
         try:
             self._file = self._staging.open("xb")
         except OSError as error:
-            raise _unwritten(self.path, error) from None
+            raise unwritten(self.path, error) from None
         self._sink = self._new_sink()
         return self
 
@@ -81,7 +81,7 @@ class RecordWriter:
         try:
             self._sink.write(self.rows, record)
         except OSError as error:
-            raise _unwritten(self.path, error) from None
+            raise unwritten(self.path, error) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -119,7 +119,7 @@ class RecordWriter:
             self._file.close()
             os.replace(self._staging, self.path)
         except OSError as error:
-            raise _unwritten(self.path, error) from None
+            raise unwritten(self.path, error) from None
 
 
 def container_of(path: Path) -> str:
@@ -146,17 +146,7 @@ def refuse_unwritable(path: Path) -> None:
         DataError: if the suffix is unknown, the file exists, or its folder does not.
     """
     container_of(path)
-    if os.path.lexists(path):
-        raise DataError(f"{path}: the output exists already", hint="name another output, or remove this one")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder `{path.parent}`", hint=f"`mkdir -p {path.parent}`")
-
-
-def _unwritten(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path}: cannot be written: {error.strerror or error}",
-        hint="check the folder's permissions and the space on its disk",
-    )
+    refuse_taken(path)
 
 
 class _Sink(Protocol):

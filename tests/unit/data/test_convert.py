@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from data_files import file_of, values_of
 from tunesmith.cli.data_convert import convert
 from tunesmith.data.convert import Request, convert_file
 from tunesmith.data.formats import FORMATS, load_rows
-from tunesmith.data.read import read_records
 from tunesmith.errors import ConfigError, DataError
 
 # One folder for all examples of a test is meant: each example writes its own files anew.
@@ -47,16 +47,6 @@ def rows(draw, turns=3):
         for name in (user, assistant)
     ]
     return {shape: said} | own
-
-
-def file_of(folder, values, name="rows.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
-    return path
-
-
-def values_of(path):
-    return [record.value for record in read_records(path)]
 
 
 def converted(path, output, **request):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.pages import refuse_unwritable_page, write_page
+from tunesmith.data.pages import write_page
 from tunesmith.data.preview import RowView, Token, visible_parts
 from tunesmith.data.preview_page import css_classes, render_page
+from tunesmith.data.whole_file import refuse_taken
 from tunesmith.errors import DataError
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=y>&amp;'
@@ -109,7 +110,7 @@ def test_a_page_is_never_written_over_another_file(tmp_path: Path) -> None:
 
 def test_a_page_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder") as refused:
-        refuse_unwritable_page(tmp_path / "none" / "rows.html")
+        refuse_taken(tmp_path / "none" / "rows.html")
     assert "mkdir -p" in refused.value.hint
 
 

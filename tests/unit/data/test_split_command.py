@@ -4,10 +4,10 @@ import json
 from collections import Counter
 
 import pytest
-from cyclopts import App
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_files import file_of, typed
 from tunesmith.cli.data_split import split
 from tunesmith.data.near import jaccard, shingles
 from tunesmith.data.read import read_records
@@ -29,20 +29,7 @@ GROUPS = st.lists(st.integers(1, 4), min_size=1, max_size=30)
 
 @pytest.fixture
 def run(capsys):
-    app = App(result_action="return_value")
-    app.command(split)
-
-    def call(*arguments):
-        app(["split", *map(str, arguments)], exit_on_error=False, print_error=False)
-        return capsys.readouterr()
-
-    return call
-
-
-def file_of(folder, values, name="rows.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
-    return path
+    return typed(split, "split", capsys)
 
 
 def pairs(*prompts, **more):

@@ -1,10 +1,7 @@
 """From a task or a data file to a written file: as it is, with planted faults, or perturbed."""
 
-import os
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +12,7 @@ from tunesmith.data.generate.perturb import perturb
 from tunesmith.data.generate.tasks import find_task
 from tunesmith.data.read import read_records
 from tunesmith.data.records import Record, listed
+from tunesmith.data.whole_file import whole_file
 from tunesmith.data.write import OUTPUT_SUFFIXES, container_of, refuse_unwritable, write_records
 from tunesmith.errors import DataError
 from tunesmith.progress import Progress, Silent
@@ -176,23 +174,10 @@ def _watched(rows: Iterable[_T], count: int, progress: Progress) -> Iterator[_T]
 
 def _write_planted(planted: Planted, output: Path, key: Path) -> None:
     """Both files or neither. The lines are no records any more, so they go to the disk as they are."""
-    staging = output.with_name(f".{secrets.token_hex(8)}.partial")
     write_records(key, planted.key)
     try:
-        with staging.open("xb") as file:
+        with whole_file(output) as file:
             file.writelines(line + b"\n" for line in planted.lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, output)
-    except OSError as error:
-        key.unlink()
-        raise DataError(
-            f"{output}: cannot be written: {error.strerror or error}",
-            hint="check the folder's permissions and the space on its disk",
-        ) from None
     except BaseException:
         key.unlink()
         raise
-    finally:
-        with suppress(OSError):
-            staging.unlink(missing_ok=True)

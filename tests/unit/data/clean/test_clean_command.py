@@ -4,14 +4,13 @@ import gzip
 import json
 
 import pytest
-from cyclopts import App
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_files import file_of, typed, values_of
 from tiny import tiny_model_folder
 from tunesmith.cli.data_clean import Cleaning, clean
 from tunesmith.data.clean.run import output_files
-from tunesmith.data.read import read_records
 from tunesmith.errors import ConfigError, DataError, ModelError
 
 # One folder for all examples of a test is meant: each example writes its own files anew.
@@ -29,25 +28,7 @@ EMPTY = {"instruction": "Say nothing.", "input": "", "output": " "}
 
 @pytest.fixture
 def run(capsys):
-    """The command through its own command line; gives stdout and stderr."""
-    app = App(result_action="return_value")
-    app.command(clean)
-
-    def call(*arguments):
-        app(["clean", *map(str, arguments)], exit_on_error=False, print_error=False)
-        return capsys.readouterr()
-
-    return call
-
-
-def file_of(folder, values, name="rows.jsonl"):
-    path = folder / name
-    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
-    return path
-
-
-def values_of(path):
-    return [record.value for record in read_records(path)]
+    return typed(clean, "clean", capsys)
 
 
 QUICK = ("--without", "length")
