@@ -14,6 +14,21 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[float, Field(ge=0)]
 
 
+# The default elsewhere is the one of LoRA.
+LEARNING_RATES = {"full": 2e-5, "prefix": 1e-2, "adapter": 1e-3}
+LOW_RANK = ("lora", "qlora")
+METHODS_WITH = {
+    "rank": LOW_RANK,
+    "alpha": LOW_RANK,
+    "variant": LOW_RANK,
+    "target_modules": LOW_RANK,
+    "dropout": (*LOW_RANK, "adapter"),
+    "num_virtual_tokens": ("prefix",),
+    "placement": ("adapter",),
+    "reduction_factor": ("adapter",),
+}
+
+
 class Section(BaseModel):
     """What all sections share: frozen, strict about keys, documented field by field."""
 
@@ -44,7 +59,7 @@ class ModelConfig(Section):
     """Branch, tag or commit of a hub model."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of the frozen weights; `auto` follows device and checkpoint."""
+    """Number type of the weights; `auto` follows the device, and trains all weights in float32 masters."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; `auto` takes the fastest there is."""
@@ -101,29 +116,43 @@ class DataConfig(Section):
 
 
 class MethodConfig(Section):
-    """What is trained."""
+    """What is trained. Each option belongs to some methods; the others refuse it."""
 
-    name: Literal["lora"] = Field("lora", json_schema_extra={"flag": "method"})
-    """`lora`: low-rank updates beside frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
+    name: Literal["full", "lora", "qlora", "prefix", "adapter"] = Field(
+        "lora", json_schema_extra={"flag": "method"}
+    )
+    """`full`, `lora` (2106.09685), `qlora` (2305.14314), `prefix` (2101.00190), `adapter` (1902.00751)."""
 
     rank: Positive = 16
-    """Rank r of the update matrices: 8 for simple tasks, 16 to 32 for most, 64 for complex ones."""
+    """LoRA, QLoRA: rank r of the update: 8 for simple tasks, 16 to 32 for most, 64 for complex ones."""
 
     alpha: Annotated[float, Field(gt=0)] = 32
-    """The update is scaled by alpha / rank; usually twice the rank."""
+    """LoRA, QLoRA: the update is scaled by alpha / rank; usually twice the rank."""
+
+    variant: Literal["plain", "rslora", "dora"] = "plain"
+    """LoRA, QLoRA: `rslora` scales by alpha / sqrt(rank), `dora` learns magnitudes (arXiv:2402.09353)."""
 
     dropout: Fraction = 0.0
-    """Dropout on the adapter's input."""
+    """LoRA, QLoRA, adapter: dropout on the input of what is added."""
 
     target_modules: Literal["all-linear", "attention"] | list[str] = "all-linear"
-    """Layers that get an adapter: `all-linear`, `attention`, or module names."""
+    """LoRA, QLoRA: layers that get an update: `all-linear`, `attention`, or module names."""
+
+    num_virtual_tokens: Positive = 32
+    """Prefix: learned positions that every layer attends to."""
+
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
+    """Adapter: behind attention and feed-forward (`houlsby`), or behind feed-forward only (`pfeiffer`)."""
+
+    reduction_factor: Annotated[float, Field(ge=1)] = 16
+    """Adapter: the bottleneck is the model's width divided by this."""
 
 
 class TrainingConfig(Section):
     """The loop. A step is always an optimizer step."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW; if not given: `full` 2e-5, `prefix` 1e-2, `adapter` 1e-3, others 2e-4."""
 
     num_train_epochs: Annotated[float, Field(gt=0)] = 3.0
     """Passes over the training rows."""
@@ -136,6 +165,12 @@ class TrainingConfig(Section):
 
     gradient_accumulation_steps: Positive = 4
     """Micro-batches in one step."""
+
+    gradient_checkpointing: Literal["auto", "always", "never"] = "auto"
+    """Compute activations again instead of keeping them; `auto` does where they would not fit into memory."""
+
+    optim: Literal["auto", "adamw_torch", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "auto"
+    """AdamW's states: 32 or 8 bit, paged to main memory or not; `auto` is for QLoRA paged or 8-bit."""
 
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after warmup."""
@@ -195,6 +230,33 @@ class RunConfig(Section):
     method: MethodConfig = MethodConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _learning_rate_of_the_method(cls, values: Any) -> Any:
+        """Methods differ by orders of magnitude in the rate that suits them."""
+        method, training = (values.get(name, {}) for name in ("method", "training"))
+        rate = LEARNING_RATES.get(str(method.get("name"))) if isinstance(method, dict) else None
+        if rate is None or not isinstance(training, dict):
+            return values
+        return {**values, "training": {"learning_rate": rate, **training}}
+
+    @model_validator(mode="after")
+    def _options_of_the_method(self) -> "RunConfig":
+        """An option that the chosen method does not know would do nothing."""
+        method = self.method
+        idle = [
+            name
+            for name, field in type(method).model_fields.items()
+            if method.name not in METHODS_WITH.get(name, (method.name,))
+            and getattr(method, name) != field.default
+        ]
+        if idle:
+            named = ", ".join(f"`method.{name}`" for name in idle)
+            raise ValueError(
+                f"{named}: no effect with method `{method.name}`; leave it out or change the method"
+            )
+        return self
 
     @model_validator(mode="after")
     def _early_stopping_needs_validation(self) -> "RunConfig":

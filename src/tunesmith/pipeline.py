@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -21,7 +21,7 @@ from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import Hardware, choose_hardware
-from tunesmith.methods import METHODS
+from tunesmith.methods import METHODS, trainable
 from tunesmith.models.adapter import save_adapter
 from tunesmith.models.find import find_model
 from tunesmith.models.load import LoadedModel, load_model
@@ -79,12 +79,13 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
     loaded = load_model(source, dtype=hardware.torch_dtype, device=hardware.device)
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method.name]
-    model = method.prepare(loaded.model, config.method)
+    # A PeftModel forwards whatever it lacks to the model inside.
+    model = cast(Any, method.prepare(loaded.model, config.method))
     if resume:
         run = reopen_run(path, data, renderer)
     else:
         run = create_run(path)
-        begin_record(run, resolved, loaded, renderer, hardware, data, trainable=method.trainable(model))
+        begin_record(run, resolved, loaded, renderer, hardware, data, trainable=trainable(model))
     with kept_status(run):
         loop = Loop(
             model,

@@ -29,13 +29,19 @@ KEYS = [
     "method.name",
     "method.rank",
     "method.alpha",
+    "method.variant",
     "method.dropout",
     "method.target_modules",
+    "method.num_virtual_tokens",
+    "method.placement",
+    "method.reduction_factor",
     "training.learning_rate",
     "training.num_train_epochs",
     "training.max_steps",
     "training.per_device_train_batch_size",
     "training.gradient_accumulation_steps",
+    "training.gradient_checkpointing",
+    "training.optim",
     "training.lr_scheduler_type",
     "training.warmup_ratio",
     "training.weight_decay",
@@ -126,3 +132,29 @@ def test_limits_of_numbers(section, field, lowest, below):
 def _section(section, field, value):
     path = {"path": "a.json"} if section == "data" else {}
     return {section: path | {field: value}}
+
+
+def test_learning_rate_follows_the_method_where_it_is_not_given():
+    def rate(**sections):
+        return RunConfig.model_validate({"data": {"path": "a.json"}} | sections).training.learning_rate
+
+    assert rate() == rate(method={"name": "qlora"}) == 2e-4
+    assert rate(method={"name": "full"}) == 2e-5
+    assert rate(method={"name": "prefix"}, training={"seed": 1}) == 1e-2
+    assert rate(method={"name": "adapter"}, training={"learning_rate": 3e-3}) == 3e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("full", {"rank": 8}),
+        ("prefix", {"dropout": 0.1}),
+        ("adapter", {"variant": "dora"}),
+        ("lora", {"placement": "pfeiffer"}),
+        ("qlora", {"num_virtual_tokens": 5}),
+    ],
+)
+def test_an_option_of_another_method_is_refused(name, option):
+    message = f"`method.{next(iter(option))}`: no effect with method `{name}`"
+    with pytest.raises(ValidationError, match=message):
+        RunConfig.model_validate({"data": {"path": "a.json"}, "method": {"name": name} | option})

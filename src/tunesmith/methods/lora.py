@@ -1,13 +1,13 @@
 """LoRA through peft: a low-rank update B·A beside each chosen linear layer.
 
-Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+Source: Hu et al. 2021, arXiv:2106.09685, section 4.1. Variants: rsLoRA, Kalajdzievski 2023,
+arXiv:2312.03732, and DoRA, Liu et al. 2024, arXiv:2402.09353.
 """
 
 from difflib import get_close_matches
 from typing import cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
 from transformers import PreTrainedModel
 
 from tunesmith.config import MethodConfig
@@ -26,6 +26,8 @@ def prepare(model: PreTrainedModel, settings: MethodConfig) -> PeftModel:
         r=settings.rank,
         lora_alpha=cast(int, settings.alpha),  # peft divides it by the rank; a float is right
         lora_dropout=settings.dropout,
+        use_rslora=settings.variant == "rslora",
+        use_dora=settings.variant == "dora",
         target_modules=_targets(model, settings.target_modules),
         # GPT-2 stores its weights transposed, in layers called Conv1D.
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in model.modules()),
@@ -33,11 +35,6 @@ def prepare(model: PreTrainedModel, settings: MethodConfig) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     return cast(PeftModel, get_peft_model(model, config))
-
-
-def trainable(model: nn.Module) -> int:
-    """Number of parameters that learn."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _targets(model: PreTrainedModel, asked: str | list[str]) -> str | list[str]:
