@@ -21,6 +21,7 @@ FLOORS = [
     {"data", "models"},
     {"methods"},
     {"training", "evaluation", "doctor"},
+    {"planning"},
     {"pipeline", "use"},
     {"approaches"},
     {"cli", "studio"},
@@ -29,8 +30,9 @@ FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # One door for each heavy library; a trailing slash means everything below.
 DOORS = {
     "peft": ("models/", "methods/"),
-    "accelerate": ("training/loop.py",),
-    "transformers": ("models/", "methods/", "data/render.py", "cli/terminal.py"),
+    "bitsandbytes": ("models/", "training/optimizer.py"),
+    "accelerate": ("training/",),
+    "transformers": ("models/", "methods/", "planning/", "data/render.py", "cli/terminal.py"),
     "cyclopts": ("cli/",),
     "rich": ("cli/",),
     "matplotlib": ("evaluation/curves.py",),

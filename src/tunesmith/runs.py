@@ -6,7 +6,7 @@
       template.jinja    the prompt template the run was trained with
       metrics.jsonl     one JSON object a line, written as it comes
       checkpoints/      step-000010/ and so on
-      adapter/          standard PEFT folder
+      adapter/          standard PEFT folder; model/, a whole model, after full fine-tuning
       samples.jsonl     prompt, reference, base output, tuned output
       evaluation.json   base and tuned with intervals
       report.html       for people
@@ -48,6 +48,11 @@ class RunFolder:
     def adapter(self) -> Path:
         """Standard PEFT folder of the best weights."""
         return self.path / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """Standard Hugging Face folder of the best weights, where all of them were trained."""
+        return self.path / "model"
 
     @property
     def report(self) -> Path:
