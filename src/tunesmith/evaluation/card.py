@@ -1,4 +1,4 @@
-"""The model card of an adapter folder: a README.md that the Hugging Face Hub and people can read.
+"""The model card of an adapter or model folder: a README.md that the Hugging Face Hub and people can read.
 
 Values from outside stand in code spans or are escaped, so that nothing in them becomes markup.
 Read next: `templates/card.md.j2`.
@@ -17,6 +17,7 @@ from tunesmith.evaluation.report import RunFacts, visible
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".json")
 _DATA_FACTS = ("data", "rows", "split", "overlap")
+METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "prefix": "prefix-tuning", "adapter": "bottleneck"}
 _SETTINGS = ("data.max_length", "data.score", "method.", "training.")
 
 
@@ -38,7 +39,10 @@ def render_card(facts: RunFacts) -> str:
         base_model=code_span(facts.base_model),
         base_is_hub_id=_has_hub_base(facts),
         base_argument=json.dumps(facts.base_model if _has_hub_base(facts) else "path/to/the/base/model"),
-        method=heading_text(facts.method),
+        method=heading_text(METHOD_NAMES.get(facts.method, facts.method)),
+        is_whole=facts.method == "full",
+        is_four_bit=facts.method == "qlora",
+        needs_tunesmith=facts.method == "adapter",
         verdict=verdict(facts.evaluation),
         results=result_rows(facts.evaluation) if facts.evaluation else [],
         data=[(key, value) for key, value in recorded if key.partition(".")[0] in _DATA_FACTS],
@@ -79,7 +83,9 @@ def _has_hub_base(facts: RunFacts) -> bool:
 
 def _front_matter(facts: RunFacts) -> str:
     entries: dict[str, object] = {"base_model": facts.base_model} if _has_hub_base(facts) else {}
-    entries |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "tunesmith"]}
+    library = "transformers" if facts.method == "full" else "peft"
+    tags = [name for name in (facts.method, "tunesmith") if name.isalnum()]
+    entries |= {"library_name": library, "pipeline_tag": "text-generation", "tags": tags}
     return yaml.safe_dump(entries, sort_keys=False)
 
 

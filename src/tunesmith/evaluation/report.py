@@ -31,7 +31,7 @@ class RunFacts:
         title: name of the run.
         base_model: the base model as the user named it: a hub id, a local path or the embedded model.
         base_is_local: True where `base_model` was read from a local folder or file.
-        method: the method's name, such as `LoRA`.
+        method: the method's name in the configuration, such as `lora`.
         evaluation: base and tuned on the held-out rows, or None where nothing was evaluated.
         samples: held-out rows with both answers, in file order.
         metrics: the lines of `metrics.jsonl`; any key may be missing.

@@ -22,7 +22,7 @@ EVALUATION = Evaluation(
 FACTS = RunFacts(
     title="support",
     base_model="acme/small",
-    method="LoRA",
+    method="lora",
     evaluation=EVALUATION,
     config=[
         ("training.learning_rate", 2e-4, "file"),
@@ -96,7 +96,7 @@ def test_recorded_facts_and_settings_are_shown():
 
 
 def test_what_is_missing_is_said():
-    _, body = parts(render_card(RunFacts(title="bare", base_model="acme/small", method="LoRA")))
+    _, body = parts(render_card(RunFacts(title="bare", base_model="acme/small", method="lora")))
     for text in ("No scores", "Not evaluated", "its hash was not recorded", "data was not recorded"):
         assert text in body
     assert "The settings were not recorded." in body
@@ -107,6 +107,31 @@ def test_loading_example_is_python():
     example = re.search("```python\n(.*?)```", body, re.DOTALL)
     ast.parse(example.group(1))
     assert 'from_pretrained("acme/small")' in example.group(1)
+
+
+def example_of(method):
+    """The words of the card and its Python example for one method."""
+    _, body = parts(render_card(replace(FACTS, method=method)))
+    example = re.search("```python\n(.*?)```", body, re.DOTALL).group(1)
+    ast.parse(example)
+    return body, example
+
+
+def test_a_whole_model_loads_without_peft():
+    front, _ = parts(render_card(replace(FACTS, method="full")))
+    assert (front["library_name"], front["tags"]) == ("transformers", ["full", "tunesmith"])
+    body, example = example_of("full")
+    assert "every weight was trained" in body
+    assert "peft" not in example
+
+
+def test_each_method_says_what_its_reader_must_know():
+    assert "import tunesmith.models.bottleneck" in example_of("adapter")[1]
+    assert "held in 4 bits" in example_of("qlora")[0]
+    for method, name in (("lora", "LoRA"), ("qlora", "QLoRA"), ("prefix", "prefix-tuning")):
+        body, example = example_of(method)
+        assert f"A {name} adapter" in body
+        assert "tunesmith" not in example
 
 
 def test_tables_have_even_rows():

@@ -67,7 +67,7 @@ def run_facts(**changes):
         RunFacts(
             title="support",
             base_model="acme/small",
-            method="LoRA",
+            method="lora",
             evaluation=evaluation(),
             samples=[Sample("rows.jsonl:4", "Ask", "the right answer", "a wrong answer", "the right answer")],
             metrics=METRICS,
