@@ -14,6 +14,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[float, Field(ge=0)]
 
 
+METHOD_NAMES = ("full", "lora", "qlora", "prefix", "adapter")
 # The default elsewhere is the one of LoRA.
 LEARNING_RATES = {"full": 2e-5, "prefix": 1e-2, "adapter": 1e-3}
 LOW_RANK = ("lora", "qlora")

@@ -23,7 +23,7 @@ from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import Hardware, choose_hardware
 from tunesmith.methods import METHODS, trainable
 from tunesmith.models.adapter import save_adapter
-from tunesmith.models.find import find_model
+from tunesmith.models.find import ModelSource, find_model
 from tunesmith.models.load import LoadedModel, load_model
 from tunesmith.models.tokenizer import load_tokenizer
 from tunesmith.progress import Progress, Silent
@@ -77,6 +77,7 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
     say_data(data, renderer, progress)
     progress.say(f"computing in {hardware.reason}")
     loaded = load_model(source, dtype=hardware.torch_dtype, device=hardware.device)
+    base_parameters = loaded.model.num_parameters()
     torch.manual_seed(config.training.seed)
     method = METHODS[config.method.name]
     # A PeftModel forwards whatever it lacks to the model inside.
@@ -85,7 +86,8 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
         run = reopen_run(path, data, renderer)
     else:
         run = create_run(path)
-        begin_record(run, resolved, loaded, renderer, hardware, data, trainable=trainable(model))
+        parameters = {"trainable": trainable(model), "base": base_parameters}
+        begin_record(run, resolved, loaded.source, renderer, hardware, data, parameters=parameters)
     with kept_status(run):
         loop = Loop(
             model,
@@ -142,12 +144,12 @@ def say_data(data: Prepared, renderer: Renderer, progress: Progress) -> None:
 def begin_record(
     run: RunFolder,
     resolved: Resolved,
-    loaded: LoadedModel,
+    source: ModelSource,
     renderer: Renderer,
     hardware: Hardware,
     data: Prepared,
     *,
-    trainable: int,
+    parameters: dict[str, int],
 ) -> None:
     """Write what the run is before it starts; a run that dies still says what it was."""
     run.write_text("config.yaml", resolved.to_repeat().as_yaml())
@@ -155,14 +157,11 @@ def begin_record(
     run.update_manifest(
         status="running",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        model={
-            "name": loaded.source.name,
-            "kind": loaded.source.kind,
-            "fingerprint": loaded.source.fingerprint,
-        },
+        model={"name": source.name, "kind": source.kind, "fingerprint": source.fingerprint},
+        method=resolved.config.method.name,
         template={"name": renderer.template.name, "sha256": renderer.template.sha256},
         data=data.account,
-        parameters={"trainable": trainable, "all": sum(p.numel() for p in loaded.model.parameters())},
+        parameters=parameters,
         seed=resolved.config.training.seed,
         hardware={"device": hardware.device, "dtype": hardware.dtype, "threads": torch.get_num_threads()},
         versions={name: version(name) for name in ("tunesmith", *LIBRARIES)}

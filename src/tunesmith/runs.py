@@ -69,6 +69,11 @@ class RunFolder:
         """What the run is and how it stands."""
         return _read_object(self.path / "manifest.json")
 
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """Base and tuned with intervals, as measured at the end."""
+        return _read_object(self.path / "evaluation.json")
+
     def update_manifest(self, **changes: Any) -> None:
         """Add or replace entries of manifest.json; a new `status` drops the `why` of the one before."""
         known = self.manifest if (self.path / "manifest.json").exists() else {}

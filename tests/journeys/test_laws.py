@@ -125,7 +125,7 @@ def test_manifest_accounts_for_every_row(finished):
     assert manifest["data"]["rows"] == {"train": 32, "validation": 4, "test": 4}
     assert manifest["training"]["steps"] == 12
     assert manifest["seed"] == 17
-    assert 0 < manifest["parameters"]["trainable"] < manifest["parameters"]["all"]
+    assert 0 < manifest["parameters"]["trainable"] < manifest["parameters"]["base"]
 
 
 def test_run_repeated_from_its_own_configuration_gives_the_same_bytes(finished, tmp_path):

@@ -79,24 +79,29 @@ def demo(
     json: Json = False,
 ) -> None:
     """The whole story on the embedded model: support messages become JSON tickets. Minutes on a CPU."""
-    from tunesmith.data.tickets import generate_tickets
-
     path = output_dir or default_run_path("demo")
-    rows, test_rows = generate_tickets(seed=DEMO_SEED, train_rows=DEMO_TRAIN_ROWS, test_rows=DEMO_TEST_ROWS)
-    folder = path.parent / f"{path.name}-data"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"data": folder / "train.jsonl", "test-file": folder / "test.jsonl"}
-    for file, examples in zip(files.values(), (rows, test_rows), strict=True):
-        lines = [json_text.dumps(row, ensure_ascii=False) + "\n" for row in examples]
-        file.write_text("".join(lines), encoding="utf-8")
-    messages.print(f"wrote {len(rows)} training and {len(test_rows)} test rows to {folder}")
-    flags = {name: str(file) for name, file in files.items()} | {"output-dir": str(path)} | DEMO_FLAGS
+    flags = demo_files(path) | {"output-dir": str(path)} | DEMO_FLAGS
     finished = _finetune(resolve(None, flags), None)
     from tunesmith.use import merge
 
     merged = merge(str(path))
     messages.print(f"merged model: {merged.path}, logits at most {merged.max_logit_difference:.1g} away")
     _conclude(finished, json=json)
+
+
+def demo_files(run: Path) -> dict[str, Any]:
+    """Write the demo's rows beside the folder `run` and return the flags that name them."""
+    from tunesmith.data.tickets import generate_tickets
+
+    rows, test_rows = generate_tickets(seed=DEMO_SEED, train_rows=DEMO_TRAIN_ROWS, test_rows=DEMO_TEST_ROWS)
+    folder = run.parent / f"{run.name}-data"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"data": folder / "train.jsonl", "test-file": folder / "test.jsonl"}
+    for file, examples in zip(files.values(), (rows, test_rows), strict=True):
+        lines = [json_text.dumps(row, ensure_ascii=False) + "\n" for row in examples]
+        file.write_text("".join(lines), encoding="utf-8")
+    messages.print(f"wrote {len(rows)} training and {len(test_rows)} test rows to {folder}")
+    return {name: str(file) for name, file in files.items()}
 
 
 def _finetune(resolved: Resolved, resume: Path | None) -> "Finished":

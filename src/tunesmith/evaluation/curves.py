@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from itertools import cycle
 from typing import Any
 
 from matplotlib import rc_context
@@ -27,6 +28,8 @@ _SETTINGS: Any = {
     "font.size": 9.5,
     "axes.formatter.limits": (-3, 4),
 }
+# Told apart by people with any colour vision, on light and dark paper (Okabe and Ito 2008).
+_RUN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
 _FONT_LIST = re.compile(r"(font-family: )[^;\"]+")
 
 
@@ -91,6 +94,28 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
             versions = [_small_svg(points, palette=palette) for palette in (LIGHT, DARK)]
             curves.append(_curve(title, versions, caption=_small_caption(points)))
     return curves
+
+
+def draw_validations(points: Mapping[str, Points]) -> Curve:
+    """The validation losses of several runs in one picture, each line named at its end."""
+    versions = [_validations_svg(points, palette=palette) for palette in (LIGHT, DARK)]
+    lowest = ", ".join(f"{name} {best[1]:.3f}" for name, line in points.items() if (best := best_point(line)))
+    return _curve(
+        "Validation loss", versions, caption=f"Validation loss in nats/token over steps. Lowest: {lowest}."
+    )
+
+
+def _validations_svg(points: Mapping[str, Points], *, palette: Palette) -> str:
+    with rc_context(_SETTINGS):
+        figure = Figure(figsize=(9.2, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        _style(axes, palette=palette)
+        for colour, (name, line) in zip(cycle(_RUN_COLOURS), points.items(), strict=False):
+            _line(axes, line, colour=colour, label=name, width=2.0, marker="o")
+        axes.set_ylabel("validation loss, nats/token", color=palette.ink)
+        axes.set_xlabel("step", color=palette.ink)
+        axes.legend(frameon=False, labelcolor=palette.ink, loc="upper right")
+        return _svg_text(figure)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,0 +1,1 @@
+"""Whole experiments: several runs, or several ways to an answer, on the same rows."""
