@@ -2,11 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 
 from tunesmith.errors import ConfigError
 
+CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -75,6 +78,26 @@ def peak_memory_bytes(device: str) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory_bytes(device: str) -> int:
+    """Memory a run could take now: of the device, or what this process may still take of the machine's.
+
+    A container's limit counts, where there is one; `MemAvailable` alone would promise the host's memory.
+    """
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    available = int(psutil.virtual_memory().available)
+    limit, used = (_number(CGROUP / name) for name in ("memory.max", "memory.current"))
+    return available if limit is None else min(available, max(0, limit - (used or 0)))
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file of the kernel's; None where there is none, or it says `max`."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _best_device() -> str:

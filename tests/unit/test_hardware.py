@@ -1,10 +1,17 @@
 import re
 
+import psutil
 import pytest
 import torch
 
 from tunesmith.errors import ConfigError
-from tunesmith.hardware import Hardware, choose_hardware, describe_device, peak_memory_bytes
+from tunesmith.hardware import (
+    Hardware,
+    choose_hardware,
+    describe_device,
+    free_memory_bytes,
+    peak_memory_bytes,
+)
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 without_mps = pytest.mark.skipif(torch.backends.mps.is_available(), reason="an MPS device is here")
@@ -66,3 +73,20 @@ def test_peak_memory_is_in_bytes_and_covers_what_was_held():
     peak = peak_memory_bytes("cpu")
     assert held.nbytes < peak < 1 << 40
     assert peak_memory_bytes("cpu") >= peak
+
+
+def test_free_memory_is_at_most_what_the_machine_has():
+    free = free_memory_bytes("cpu")
+    assert 0 < free <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [("3000000", "1000000", 2_000_000), ("1000", "5000", 0), ("max", "5000", None)],
+)
+def test_limit_of_a_container_counts(tmp_path, monkeypatch, limit, used, expected):
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{used}\n")
+    monkeypatch.setattr("tunesmith.hardware.CGROUP", tmp_path)
+    free = free_memory_bytes("cpu")
+    assert free == expected if expected is not None else free > 10_000_000
