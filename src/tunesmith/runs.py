@@ -30,9 +30,15 @@ from tunesmith.errors import RunFolderError
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run's files."""
+    """One run's files.
+
+    Attributes:
+        path: the folder.
+        is_writer: whether this process writes it; of several that train together one does.
+    """
 
     path: Path
+    is_writer: bool = True
 
     @property
     def config(self) -> Path:
@@ -76,6 +82,8 @@ class RunFolder:
 
     def update_manifest(self, **changes: Any) -> None:
         """Add or replace entries of manifest.json; a new `status` drops the `why` of the one before."""
+        if not self.is_writer:
+            return
         known = self.manifest if (self.path / "manifest.json").exists() else {}
         if "status" in changes:
             known.pop("why", None)
@@ -87,6 +95,8 @@ class RunFolder:
         Raises:
             RunFolderError: if the disk refuses.
         """
+        if not self.is_writer:
+            return
         path = self.path / "metrics.jsonl"
         line = json.dumps(values, allow_nan=False) + "\n"
         with _refusal_named(path), path.open("a", encoding="utf-8") as file:
@@ -94,6 +104,8 @@ class RunFolder:
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop lines of steps that a resumed run does again."""
+        if not self.is_writer:
+            return
         kept = [line for line in self.metrics if line["step"] <= step]
         self.write_lines("metrics.jsonl", kept)
 
@@ -104,6 +116,8 @@ class RunFolder:
             RunFolderError: if the disk refuses; the file stays as it was.
         """
         path = self.path / name
+        if not self.is_writer:
+            return path
         content = text.encode()
         staging = path.with_name(f".{path.name}.partial")
         with _refusal_named(path):
@@ -195,14 +209,15 @@ def _remove_empty(path: Path, *, up_to: Path) -> None:
             return
 
 
-def create_run(path: Path) -> RunFolder:
-    """A new, empty run folder."""
-    check_writable(path)
-    path.mkdir(parents=True, exist_ok=True)
-    return RunFolder(path)
+def create_run(path: Path, *, is_writer: bool = True) -> RunFolder:
+    """A new, empty run folder; a process that does not write leaves it to the one that does."""
+    if is_writer:
+        check_writable(path)
+        path.mkdir(parents=True, exist_ok=True)
+    return RunFolder(path, is_writer)
 
 
-def open_run(path: Path) -> RunFolder:
+def open_run(path: Path, *, is_writer: bool = True) -> RunFolder:
     """An existing run.
 
     Raises:
@@ -211,7 +226,7 @@ def open_run(path: Path) -> RunFolder:
     if not is_run_folder(path):
         what = "holds no run (config.yaml and manifest.json)" if path.is_dir() else "is no folder"
         raise RunFolderError(f"`{path}` {what}", hint="list yours with `ls runs`")
-    return RunFolder(path)
+    return RunFolder(path, is_writer)
 
 
 def finite(value: float) -> float | None:

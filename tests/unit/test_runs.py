@@ -241,3 +241,17 @@ def test_opening_what_is_no_folder(tmp_path):
 
 def test_default_path_names_the_data_file():
     assert re.fullmatch(r"runs/rows-\d{8}-\d{6}", str(default_run_path("/some/where/rows.jsonl")))
+
+
+def test_a_process_that_does_not_write_leaves_the_folder_alone(tmp_path):
+    create_run(tmp_path / "run").update_manifest(status="running")
+    (tmp_path / "run" / "config.yaml").write_text("data: {path: a.json}\n")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    other = open_run(tmp_path / "run", is_writer=False)
+    other.update_manifest(status="failed")
+    other.add_metrics(step=1, loss=2.0)
+    other.forget_metrics_after(0)
+    other.write_json("evaluation.json", {})
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert other.manifest["status"] == "running"
+    assert not create_run(tmp_path / "new", is_writer=False).path.exists()
