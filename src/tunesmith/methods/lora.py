@@ -63,7 +63,7 @@ def _targets(model: PreTrainedModel, asked: str | list[str]) -> str | list[str]:
 
 def _linear_paths(model: PreTrainedModel) -> list[str]:
     head = model.get_output_embeddings()
-    kinds = ("Linear", "Conv1D")
+    kinds = ("Linear", "Conv1D", "Linear4bit")
     return [
         path for path, layer in model.named_modules() if type(layer).__name__ in kinds and layer is not head
     ]

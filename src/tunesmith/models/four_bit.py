@@ -1,0 +1,117 @@
+"""Weights in 4 bit through bitsandbytes: NF4 with double quantization, and the way back to plain layers.
+
+Source: Dettmers et al. 2023, arXiv:2305.14314, sections 3 (NF4, double quantization) and 4.
+bitsandbytes is loaded only when 4-bit weights are asked for.
+"""
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tunesmith.errors import ModelError
+
+LAYER = "Linear4bit"
+MARKS = ("is_loaded_in_4bit", "quantization_method")
+
+
+def check_library() -> None:
+    """Do nothing if bitsandbytes is there.
+
+    Raises:
+        ModelError: if it is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "4-bit weights and 8-bit or paged optimizers need bitsandbytes, which is not installed",
+            hint="install it with `pip install bitsandbytes`",
+        )
+
+
+def check_device(device: str) -> None:
+    """Do nothing if `device` can compute with 4-bit weights.
+
+    Raises:
+        ModelError: on `mps`, for which the bitsandbytes package holds no kernels of its own.
+    """
+    if device == "mps":
+        raise ModelError(
+            "4-bit weights are not offered on mps: bitsandbytes has no kernels for it in its package",
+            hint="use `--device cpu`, or another method such as `--method lora`",
+        )
+
+
+def quantization(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """What makes `from_pretrained` quantize while it loads.
+
+    A weight is held as 4 bits and a shared scale for each block of 64; the scales themselves are held in
+    8 bits, with one float32 for each 256 of them. A layer computes in `dtype`.
+    """
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def is_four_bit(model: nn.Module) -> bool:
+    """Whether any layer of the model holds its weights in 4 bit; an adapter around it changes nothing."""
+    return any(type(layer).__name__ == LAYER for layer in model.modules())
+
+
+def settle(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Let each 4-bit layer compute in `dtype`, by the same arithmetic in training and in evaluation."""
+    for _, layer in _layers(model):
+        layer.compute_dtype = dtype
+        layer.weight.quant_state.dtype = dtype
+        # Else a CPU with AVX512-BF16 repacks the weights at the first evaluation: they then compute in
+        # bfloat16 and pass no gradient on, in any training step after it.
+        layer.support_avx512bf16_for_cpu = False
+
+
+def dequantized(model: PreTrainedModel, *, dtype: torch.dtype) -> PreTrainedModel:
+    """The same model, changed in place to plain layers in `dtype`; it saves and loads like any other.
+
+    Each weight becomes what `bitsandbytes.functional.dequantize_4bit` gives for it, so no adapter that was
+    trained on the 4-bit model sees a different base. What was rounded away at loading does not come back.
+    """
+    for path, layer in _layers(model):
+        model.set_submodule(path, _plain(layer, dtype))
+    for parameter in model.parameters():
+        # Not `model.to`: buffers, such as the rotation frequencies, stay in float32.
+        parameter.data = parameter.data.to(dtype)
+    quantizer: Any = model.hf_quantizer
+    quantizer.remove_quantization_config(model)
+    for mark in MARKS:
+        model.__dict__.pop(mark, None)
+    model.config.dtype = dtype
+    return model
+
+
+def _layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """Every 4-bit layer with its path."""
+    from bitsandbytes.nn.modules import Linear4bit
+
+    return [(path, layer) for path, layer in model.named_modules() if isinstance(layer, Linear4bit)]
+
+
+def _plain(layer: Any, dtype: torch.dtype) -> nn.Module:
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight_OI = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
+    plain: Any
+    with torch.device("meta"):
+        # GPT-2 keeps its weights transposed, and must find them so in the file.
+        is_transposed = getattr(layer, "source_cls", None) is Conv1D
+        if is_transposed:
+            plain = Conv1D(layer.out_features, layer.in_features)
+        else:
+            plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    plain.weight = nn.Parameter(weight_OI.T.contiguous() if is_transposed else weight_OI)
+    if layer.bias is not None:
+        plain.bias = nn.Parameter(layer.bias.data.to(dtype))
+    return plain.train(layer.training)  # type: ignore[no-any-return]
