@@ -15,7 +15,7 @@ from tunesmith.data.render import Rendered, Renderer
 from tunesmith.evaluation.metrics import Metric, loss_metric, metrics_for, perplexity_metric
 from tunesmith.evaluation.scores import Evaluation, Sample
 from tunesmith.evaluation.significance import evaluate, score
-from tunesmith.models.adapter import has_adapter, without_adapter
+from tunesmith.models.base import as_base, has_base
 from tunesmith.models.generate import Decoding, generate_ids
 from tunesmith.models.load import LoadedModel
 from tunesmith.progress import Progress
@@ -53,7 +53,7 @@ class Proof:
 
     Attributes:
         evaluation: scores with intervals.
-        samples: both answers to each asked row; none where there is no adapter.
+        samples: both answers to each asked row; none where there is no base.
         asked_rows: rows that were answered, greedily.
         max_new_tokens: where an answer was cut off.
     """
@@ -101,10 +101,10 @@ def evaluate_model(
     losses_of: LossesOf,
     progress: Progress,
 ) -> Proof:
-    """Scores of a model on `rows`; of base and tuned on the same rows where it carries an adapter.
+    """Scores of a model on `rows`; of base and tuned on the same rows where it was tuned.
 
     Args:
-        loaded: the model; base means with its adapter switched off.
+        loaded: the model; what base means is in `models.base`.
         renderer: asks each row in the form the model was trained on.
         rows: held-out rows, at least one.
         settings: rows to ask, answer length, resamples and confidence.
@@ -131,14 +131,14 @@ def evaluate_model(
         )
 
     resampling = Resampling(seed=seed, resamples=settings.bootstrap_resamples, confidence=settings.confidence)
-    if not has_adapter(loaded.model):
+    if not has_base(loaded):
         alone = measured("evaluating")
         progress.end()
         scores = tuple(
             score(metric, rows_of, **resampling) for metric, rows_of in _statistics(alone, references)
         )
         return Proof(Evaluation(base=scores, tuned=(), comparisons=()), (), len(asked), limit)
-    with without_adapter(loaded.model):
+    with as_base(loaded):
         base = measured("evaluating the base")
     tuned = measured("evaluating the tuned model")
     progress.end()

@@ -14,7 +14,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError, RunFailed
-from tunesmith.models.adapter import Target, load_target, write_note
+from tunesmith.models.adapter import Target, load_target
+from tunesmith.models.folders import write_note
 from tunesmith.models.forward import logits_at_last
 
 # W + BA is rounded once where W x + B (A x) is rounded twice; logits are of order 10, so these are some

@@ -18,12 +18,11 @@ from tunesmith.methods import lora
 from tunesmith.models.adapter import (
     NOTE,
     find_target,
-    has_adapter,
     load_target,
     save_adapter,
     target_tokenizer,
-    without_adapter,
 )
+from tunesmith.models.base import as_base, has_base
 
 IDS = torch.tensor([[1, 40, 50, 60, 2, 0, 9]])
 SYSTEM = "Answer in one word, 用中文."
@@ -128,15 +127,16 @@ def test_loaded_adapter_computes_what_the_trained_one_did(run):
 
 def test_loaded_base_without_adapter_has_none(base):
     loaded = loaded_from(base)
-    assert not has_adapter(loaded.model)
+    assert not has_base(loaded)
     assert torch.equal(logits(loaded.model), logits(tiny_model()))
 
 
 def test_switched_off_the_model_is_its_base_and_back_on_it_is_tuned_again(run):
-    model = loaded_from(run).model
-    assert has_adapter(model)
+    loaded = loaded_from(run)
+    model = loaded.model
+    assert has_base(loaded)
     tuned = logits(model)
-    with without_adapter(model):
+    with as_base(loaded):
         assert torch.equal(logits(model), logits(tiny_model()))
     assert torch.equal(logits(model), tuned)
     assert not torch.equal(tuned, logits(tiny_model()))
