@@ -5,8 +5,9 @@ the split into micro-batches never changes what is learned and a run can be cont
 Shapes: B rows, T tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -120,3 +121,15 @@ def micro_batches(
         count = max(1, min(micro_batch_rows, fitting))
         yield collate(ahead[:count], pad_id=pad_id)
         ahead = ahead[count:]
+
+
+def dealt(batches: Iterable[Batch], *, rank: int, count: int, pad_id: int) -> Iterator[Batch]:
+    """The batches of process `rank` among `count`, dealt in turn so that their lengths are alike.
+
+    Every process gets the same number; one that would run short gets a batch that scores nothing, since
+    all of them must pass through the model together.
+    """
+    nothing = Batch(torch.full((1, 1), pad_id), torch.zeros((1, 1), dtype=torch.bool), ())
+    ahead = iter(batches)
+    while turn := list(islice(ahead, count)):
+        yield turn[rank] if rank < len(turn) else nothing

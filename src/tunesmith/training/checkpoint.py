@@ -1,7 +1,8 @@
 """Checkpoints: everything a run needs to go on, in safetensors and JSON, whole or not there at all.
 
 A checkpoint is written into a staging folder, its manifest with the sha256 of each file last, and
-appears under its name in one rename. Reading one checks the manifest first.
+appears under its name in one rename. Reading one checks the manifest first. It holds whole tensors, however
+many processes wrote it, and can be read by any number of them.
 """
 
 import json
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 
 from tunesmith.errors import RunFolderError
 from tunesmith.tools.digest import file_sha256
+from tunesmith.training.randomness import random_states, restore_random_states
+from tunesmith.training.ranks import ALONE, Ranks
+from tunesmith.training.shards import like, reshard, whole
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
     "weights.safetensors",
@@ -28,9 +32,17 @@ WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
 
 
 def save_checkpoint(
-    folder: Path, *, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+    folder: Path,
+    *,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Write `folder/step-NNNNNN` with trainable weights, optimizer, random generators and `state`.
+
+    All processes must call it; rank 0 writes, and the others go on when it has.
 
     Args:
         folder: the run's `checkpoints/`.
@@ -38,19 +50,33 @@ def save_checkpoint(
         model: its parameters with `requires_grad` are saved, under their own names.
         optimizer: AdamW or another whose state is tensors and numbers.
         state: JSON-ready values of the loop.
+        ranks: the processes of the run.
 
     Raises:
         RunFolderError: if the disk refuses; an older checkpoint stays as it was.
     """
+    reshard(model)
+    weights = _whole_on_main(_learning(model), ranks)
+    tensors, numbers, groups = _split_optimizer_state(optimizer.state_dict())
+    tensors = _whole_on_main(tensors, ranks) | random_states()
     final = folder / f"step-{step:06d}"
-    staging = folder / f".step-{step:06d}.partial"
+    if ranks.is_main:
+        values = {"step": step, "param_groups": groups, "optimizer_numbers": numbers, **state}
+        _write(final, weights, tensors, values)
+    ranks.wait()
+    return final
+
+
+def _write(
+    final: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], values: Mapping[str, Any]
+) -> None:
+    staging = final.with_name(f".{final.name}.partial")
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        save_file(_trainable(model), staging / WEIGHTS)
-        tensors, groups = _split_optimizer_state(optimizer.state_dict())
-        save_file(tensors | _random_states(), staging / OPTIMIZER)
-        (staging / STATE).write_text(json.dumps({"step": step, "param_groups": groups, **state}, indent=2))
+        save_file(weights, staging / WEIGHTS)
+        save_file(tensors, staging / OPTIMIZER)
+        (staging / STATE).write_text(json.dumps(values, indent=2))
         sums = {name: file_sha256(staging / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
         (staging / MANIFEST).write_text(json.dumps(sums, indent=2))
         shutil.rmtree(final, ignore_errors=True)
@@ -61,7 +87,6 @@ def save_checkpoint(
             f"checkpoint `{final}` cannot be written: {getattr(error, 'strerror', None) or error}",
             hint="free some disk space, then go on with `tunesmith train --resume`",
         ) from error
-    return final
 
 
 def load_checkpoint(
@@ -73,8 +98,9 @@ def load_checkpoint(
         RunFolderError: if a file is missing or differs from the manifest, or fits another model.
     """
     check_checkpoint(path)
+    reshard(model)
     weights = load_file(path / WEIGHTS)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = _learning(model)
     if _shapes(weights) != _shapes(parameters):
         raise RunFolderError(
             f"`{path}` holds {_described(weights)}, and this model trains {_described(parameters)}",
@@ -82,12 +108,14 @@ def load_checkpoint(
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(like(parameter, weights[name]))
     state: dict[str, Any] = json.loads((path / STATE).read_text())
     if optimizer is not None:
         tensors = load_file(path / OPTIMIZER)
-        _restore_random_states(tensors)
-        optimizer.load_state_dict(_joined_optimizer_state(tensors, state["param_groups"]))
+        restore_random_states(tensors)
+        found = _joined_optimizer_state(tensors, state["optimizer_numbers"])
+        _cut_like_parameters(found, optimizer)
+        optimizer.load_state_dict({"state": found, "param_groups": state["param_groups"]})
     return state
 
 
@@ -132,8 +160,18 @@ def remove_old(folder: Path, *, keep: int, best: Path | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _trainable(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _whole_on_main(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Whole tensors in main memory on rank 0; the others take part and keep nothing."""
+    found = {}
+    for name, tensor in tensors.items():
+        gathered = whole(tensor.detach())
+        if ranks.is_main:
+            found[name] = gathered.cpu().contiguous()
+    return found
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -144,33 +182,29 @@ def _described(tensors: Mapping[str, Tensor]) -> str:
     return f"{len(tensors)} tensors of {sum(tensor.numel() for tensor in tensors.values())} numbers"
 
 
-def _split_optimizer_state(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Tensors under `<parameter index>.<name>`; the groups are plain JSON."""
-    tensors = {
-        f"{index}.{name}": value.detach().cpu().contiguous()
-        for index, values in state["state"].items()
-        for name, value in values.items()
-    }
-    return tensors, state["param_groups"]
+def _split_optimizer_state(
+    state: dict[str, Any],
+) -> tuple[dict[str, Tensor], dict[str, Any], list[dict[str, Any]]]:
+    """Tensors and numbers, both under `<parameter index>.<name>`; the groups are plain JSON."""
+    values = {f"{index}.{name}": value for index, of in state["state"].items() for name, value in of.items()}
+    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in values.items() if not isinstance(value, Tensor)}
+    return tensors, numbers, state["param_groups"]
 
 
-def _joined_optimizer_state(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+def _joined_optimizer_state(tensors: dict[str, Tensor], numbers: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in (tensors | numbers).items():
         index, _, name = key.partition(".")
         if index.isdigit():
             state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": groups}
+    return state
 
 
-def _random_states() -> dict[str, Tensor]:
-    states = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["random.cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _restore_random_states(tensors: dict[str, Tensor]) -> None:
-    torch.set_rng_state(tensors["random.cpu"])
-    if torch.cuda.is_available() and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+def _cut_like_parameters(state: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    """Values of a parameter's shape become shards where the parameter is one."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+                values[name] = like(parameters[index], value)

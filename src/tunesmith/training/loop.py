@@ -1,46 +1,43 @@
 """The loop: our own, on accelerate. A step is an optimizer step.
 
 The data arrive rendered and fitted; the method is prepared. What is here: windows to gradients to steps,
-validation, the best checkpoint, early stopping, and the guard against non-finite numbers.
+validation, the best checkpoint, early stopping, the guard against non-finite numbers, and fewer rows at
+once where memory is short.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from tunesmith.config import TrainingConfig
-from tunesmith.data.batches import micro_batches, windows
+from tunesmith.data.batches import dealt, micro_batches, windows
 from tunesmith.data.render import Rendered
-from tunesmith.errors import RunFailed, UserError
+from tunesmith.errors import RunFailed
 from tunesmith.hardware import Hardware, peak_memory_bytes
-from tunesmith.progress import Progress
+from tunesmith.progress import Progress, Silent
 from tunesmith.training.checkpoint import checkpoints_in, load_checkpoint, remove_old, save_checkpoint
-from tunesmith.training.loss import batch_loss_sum, mean_loss, row_losses
-from tunesmith.training.schedule import learning_rate_at
-
-VALIDATIONS_PER_RUN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long a run is and when it looks up, in steps."""
-
-    total_steps: int
-    steps_per_epoch: int
-    warmup_steps: int
-    eval_every: int
-    save_every: int
+from tunesmith.training.engine import Engine
+from tunesmith.training.loss import LOSS_BATCH_TOKENS, batch_loss_sum, mean_loss, row_losses
+from tunesmith.training.memory_error import NoMemory, half_of, release_memory, within_memory
+from tunesmith.training.optimizer import make_optimizer
+from tunesmith.training.randomness import seed_step
+from tunesmith.training.ranks import this_process
+from tunesmith.training.schedule import learning_rate_at, plan_steps
 
 
 @dataclass(slots=True)
 class State:
-    """What changes from step to step; a checkpoint keeps it."""
+    """What changes from step to step; a checkpoint keeps it.
+
+    `micro_batch_rows` and `eval_batch_rows` are set where memory allowed fewer rows at once than asked for.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -49,6 +46,8 @@ class State:
     best_loss: float | None = None
     first_loss: float | None = None
     stale_validations: int = 0
+    micro_batch_rows: int | None = None
+    eval_batch_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +73,20 @@ class Trained:
     is_early_stop: bool
 
 
-def plan_steps(settings: TrainingConfig, *, rows: int) -> Plan:
-    """Steps of a run over `rows` training rows."""
-    window_rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    steps_per_epoch = math.ceil(rows / window_rows)
-    total_steps = settings.max_steps or math.ceil(settings.num_train_epochs * steps_per_epoch)
-    eval_every = settings.eval_steps or math.ceil(total_steps / VALIDATIONS_PER_RUN)
-    return Plan(
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-        warmup_steps=round(settings.warmup_ratio * total_steps),
-        eval_every=eval_every,
-        save_every=settings.save_steps or eval_every,
-    )
-
-
 class Loop:
-    """One training run over prepared data.
+    """One training run over prepared data; with several processes each one has a loop, in lockstep.
 
     Args:
         model: prepared by a method; parameters with `requires_grad` learn.
-        train_rows: at least one.
+        train_rows: at least one; all of them, on every process.
         validation_rows: may be empty; then the last weights are kept and nothing stops early.
         settings: the configuration's `training` section.
         hardware: device and number type.
         pad_id: id that fills batches.
         eval_batch_rows: rows in one validation batch.
-        checkpoints: folder for checkpoints.
-        record: takes each line of metrics.
-        progress: shows it to the user.
+        checkpoints: folder for checkpoints, the same for all processes.
+        record: takes each line of metrics, on rank 0.
+        progress: shows it to the user, on rank 0.
     """
 
     def __init__(
@@ -119,27 +103,32 @@ class Loop:
         record: Callable[..., None],
         progress: Progress,
     ) -> None:
-        self.accelerator = Accelerator(cpu=hardware.device == "cpu", mixed_precision=hardware.mixed_precision)
-        if self.accelerator.num_processes > 1:
-            raise UserError(
-                f"this version trains on one device; {self.accelerator.num_processes} processes were started",
-                hint="start it without `accelerate launch` or `torchrun`",
-            )
+        self.ranks = this_process()
         self.train_rows, self.validation_rows = train_rows, validation_rows
         self.settings, self.hardware = settings, hardware
         self.pad_id, self.eval_batch_rows = pad_id, eval_batch_rows
-        self.checkpoints, self.record, self.progress = checkpoints, record, progress
-        self.plan = plan_steps(settings, rows=len(train_rows))
+        self.checkpoints = checkpoints
+        self.record = record if self.ranks.is_main else _drop
+        self.progress = progress if self.ranks.is_main else Silent()
+        self.plan = plan_steps(settings, rows=len(train_rows), processes=self.ranks.count)
         self.state = State()
-        self.learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self.learning, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        optimizer_of = partial(
+            make_optimizer,
+            kind="adamw_torch" if settings.optim == "auto" else settings.optim,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
         )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.engine = Engine(model, optimizer_of, hardware=hardware, ranks=self.ranks)
+
+    @property
+    def micro_batch_rows(self) -> int:
+        """Rows that go through the model at once: as asked for, or as many as memory allowed."""
+        asked = self.settings.per_device_train_batch_size
+        return min(self.state.micro_batch_rows or asked, asked)
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from `checkpoint`; the finished run equals an uninterrupted one."""
-        saved = load_checkpoint(checkpoint, model=self.model, optimizer=self.optimizer)
+        saved = load_checkpoint(checkpoint, model=self.engine.bare, optimizer=self.engine.optimizer)
         self.state = State(**{name: saved[name] for name in State.__dataclass_fields__})
 
     def run(self) -> Trained:
@@ -166,10 +155,10 @@ class Loop:
 
     def _windows_ahead(self) -> Iterator[list[Rendered]]:
         """The windows of the steps still to do; where they start follows from the step alone."""
-        window_rows = self.settings.per_device_train_batch_size * self.settings.gradient_accumulation_steps
+        rows, seed = self.plan.window_rows, self.settings.seed
         while self.state.step < self.plan.total_steps:
             epoch, position = divmod(self.state.step, self.plan.steps_per_epoch)
-            ahead = windows(self.train_rows, window_rows=window_rows, seed=self.settings.seed, epoch=epoch)
+            ahead = windows(self.train_rows, window_rows=rows, seed=seed, epoch=epoch)
             yield from ahead[position:][: self.plan.total_steps - self.state.step]
 
     def _step(self, window: Sequence[Rendered]) -> None:
@@ -183,32 +172,52 @@ class Loop:
             warmup_steps=self.plan.warmup_steps,
             kind=self.settings.lr_scheduler_type,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        loss = self._accumulate(window)
-        norm = self.accelerator.clip_grad_norm_(self.learning, self.settings.max_grad_norm)
-        grad_norm = float(norm) if norm is not None else 0.0
+        loss = self._gradient(window)
+        grad_norm = self.engine.clip(self.settings.max_grad_norm)
         self._guard(f"step {step} was not taken", window, loss=loss, grad_norm=grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.engine.step(learning_rate)
         seconds = time.perf_counter() - started
         tokens = sum(len(row.ids) for row in window)
         self.state.step, self.state.tokens = step, self.state.tokens + tokens
         self.state.seconds += seconds
         self._report_step(loss, learning_rate, grad_norm, tokens / seconds)
 
+    def _gradient(self, window: Sequence[Rendered]) -> float:
+        """Gradient of the window's mean loss, in as many micro-batches as memory asks for; nats a token."""
+        while isinstance(found := within_memory(partial(self._accumulate, window)), NoMemory):
+            self.engine.forget_gradient()
+            rows = min(self.micro_batch_rows, len(window))
+            self.state.micro_batch_rows = self._fewer(f"step {self.state.step + 1}", window, rows, found)
+            self.record(
+                step=self.state.step + 1, epoch=self._epoch(), micro_batch_rows=self.state.micro_batch_rows
+            )
+        return found
+
     def _accumulate(self, window: Sequence[Rendered]) -> float:
-        """Gradients of the window's mean loss; returns it in nats a token."""
-        self.model.train()
+        self.engine.model.train()
+        rank, count = self.ranks.rank, self.ranks.count
+        if count > 1:
+            seed_step(self.settings.seed, step=self.state.step + 1, rank=rank)
+        rows = min(self.micro_batch_rows, math.ceil(len(window) / count))
+        cut = micro_batches(window, micro_batch_rows=rows, pad_id=self.pad_id)
+        batches = list(dealt(cut, rank=rank, count=count, pad_id=self.pad_id))
         window_tokens = sum(row.scored_tokens for row in window)
         nats = 0.0
-        for batch in micro_batches(
-            window, micro_batch_rows=self.settings.per_device_train_batch_size, pad_id=self.pad_id
-        ):
-            loss_sum = batch_loss_sum(self.model, batch, self.accelerator.device)
-            self.accelerator.backward(loss_sum / window_tokens)
+        for number, batch in enumerate(batches, start=1):
+            with self.engine.passing(is_last=number == len(batches)):
+                loss_sum = batch_loss_sum(self.engine.model, batch, self.engine.device)
+                self.engine.backward(loss_sum / window_tokens)
             nats += float(loss_sum.detach())
-        return nats / window_tokens
+        return float(self.ranks.sum(np.array([nats]))[0]) / window_tokens
+
+    def _fewer(self, where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory) -> int:
+        """Half the rows at once, said to the user."""
+        longest = max(len(row.ids) for row in rows)
+        what = f"{where}: {at_once} rows of up to {longest} tokens do not fit into memory ({found.told})"
+        fewer = half_of(at_once, what=what, ranks=self.ranks)
+        release_memory()
+        self.progress.say(f"{what}; from here on {fewer} at once, with the same result")
+        return fewer
 
     def _guard(self, what: str, rows: Sequence[Rendered], **figures: float) -> None:
         bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
@@ -251,18 +260,29 @@ class Loop:
         return should_stop and not is_last
 
     def _validation_loss(self) -> float:
-        statistics = row_losses(
-            self.model,
-            self.validation_rows,
-            batch_rows=self.eval_batch_rows,
-            pad_id=self.pad_id,
-            device=self.accelerator.device,
-        )
-        loss = mean_loss(statistics)
-        self._guard(f"validation after step {self.state.step} failed", self.validation_rows, eval_loss=loss)
+        after = f"validation after step {self.state.step}"
+        while isinstance(found := within_memory(self._row_losses), NoMemory):
+            longest = max(len(row.ids) for row in self.validation_rows)
+            at_once = min(self._eval_rows(), len(self.validation_rows), max(1, LOSS_BATCH_TOKENS // longest))
+            self.state.eval_batch_rows = self._fewer(after, self.validation_rows, at_once, found)
+        loss = mean_loss(found)
+        self._guard(f"{after} failed", self.validation_rows, eval_loss=loss)
         self.record(step=self.state.step, epoch=self._epoch(), eval_loss=loss)
         self.progress.say(f"step {self.state.step}: validation loss {loss:.4f}")
         return loss
+
+    def _row_losses(self) -> NDArray[np.float64]:
+        return row_losses(
+            self.engine.model,
+            self.validation_rows,
+            batch_rows=self._eval_rows(),
+            pad_id=self.pad_id,
+            device=self.engine.device,
+            ranks=self.ranks,
+        )
+
+    def _eval_rows(self) -> int:
+        return min(self.state.eval_batch_rows or self.eval_batch_rows, self.eval_batch_rows)
 
     def _judge(self, loss: float) -> bool:
         """Whether this is the best validation so far."""
@@ -281,11 +301,13 @@ class Loop:
         save_checkpoint(
             self.checkpoints,
             step=self.state.step,
-            model=self.model,
-            optimizer=self.optimizer,
+            model=self.engine.bare,
+            optimizer=self.engine.optimizer,
             state=asdict(self.state),
+            ranks=self.ranks,
         )
-        remove_old(self.checkpoints, keep=self.settings.save_total_limit, best=self._best_checkpoint())
+        if self.ranks.is_main:
+            remove_old(self.checkpoints, keep=self.settings.save_total_limit, best=self._best_checkpoint())
 
     def _best_checkpoint(self) -> Path | None:
         best = self.state.best_step
@@ -294,4 +316,8 @@ class Loop:
     def _take_best(self) -> None:
         best = self._best_checkpoint()
         if best is not None and self.state.best_step != self.state.step:
-            load_checkpoint(best, model=self.model, optimizer=None)
+            load_checkpoint(best, model=self.engine.bare, optimizer=None)
+
+
+def _drop(**line: float) -> None:
+    """Metrics of a process that does not write."""

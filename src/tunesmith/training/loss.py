@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tunesmith.data.batches import Batch, micro_batches
+from tunesmith.data.batches import Batch, dealt, micro_batches
 from tunesmith.data.render import Rendered
 from tunesmith.models.forward import token_losses
 from tunesmith.models.load import LoadedModel
+from tunesmith.training.ranks import ALONE, Ranks
 
 # Without gradients more tokens at once are not faster, and their logits would be the memory peak of a run.
 LOSS_BATCH_TOKENS = 2048
@@ -33,18 +34,19 @@ def row_losses(
     pad_id: int,
     device: torch.device,
     on_rows: Callable[[int], None] = lambda rows: None,
+    ranks: Ranks = ALONE,
 ) -> NDArray[np.float64]:
     """Per row the summed loss in nats and the scored tokens: shape (rows, 2), in the rows' order.
 
-    Its column sums give the corpus loss; nothing but these two numbers a row is kept.
+    Its column sums give the corpus loss; nothing but these two numbers a row is kept. Given several
+    processes, the batches are dealt out to them and each process gets all rows' numbers.
     """
     place = {id(row): index for index, row in enumerate(rows)}
     statistics = np.zeros((len(rows), 2))
+    batches = micro_batches(rows, micro_batch_rows=batch_rows, pad_id=pad_id, most_tokens=LOSS_BATCH_TOKENS)
     model.eval()
     with torch.no_grad():
-        for batch in micro_batches(
-            rows, micro_batch_rows=batch_rows, pad_id=pad_id, most_tokens=LOSS_BATCH_TOKENS
-        ):
+        for batch in dealt(batches, rank=ranks.rank, count=ranks.count, pad_id=pad_id):
             predicts_BT = batch.predicts_BT.to(device)
             losses_N = token_losses(model, batch.input_ids_BT.to(device), predicts_BT).double()
             row_of_N = predicts_BT.nonzero()[:, 0]
@@ -53,7 +55,7 @@ def row_losses(
             for row, nats in zip(batch.rows, sums_B.tolist(), strict=True):
                 statistics[place[id(row)]] = nats, row.scored_tokens
             on_rows(len(batch.rows))
-    return statistics
+    return ranks.sum(statistics)
 
 
 def mean_loss(statistics: NDArray[np.float64]) -> float:

@@ -1,10 +1,43 @@
-"""Learning rate as a function of the step, so that a continued run needs no scheduler state.
+"""How long a run is, when it looks up, and the learning rate as a function of the step.
 
-transformers' schedules start at exactly 0, which makes the first step of a run learn nothing; here
-step 1 already moves, and the last step still does.
+So a continued run needs no scheduler state. transformers' schedules start at exactly 0, which makes the
+first step of a run learn nothing; here step 1 already moves, and the last step still does.
 """
 
 import math
+from dataclasses import dataclass
+
+from tunesmith.config import TrainingConfig
+
+VALIDATIONS_PER_RUN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a run is and when it looks up, in steps."""
+
+    window_rows: int
+    total_steps: int
+    steps_per_epoch: int
+    warmup_steps: int
+    eval_every: int
+    save_every: int
+
+
+def plan_steps(settings: TrainingConfig, *, rows: int, processes: int = 1) -> Plan:
+    """Steps of a run over `rows` training rows; one step sees `window_rows`, over all processes together."""
+    window_rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * processes
+    steps_per_epoch = math.ceil(rows / window_rows)
+    total_steps = settings.max_steps or math.ceil(settings.num_train_epochs * steps_per_epoch)
+    eval_every = settings.eval_steps or math.ceil(total_steps / VALIDATIONS_PER_RUN)
+    return Plan(
+        window_rows=window_rows,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        warmup_steps=round(settings.warmup_ratio * total_steps),
+        eval_every=eval_every,
+        save_every=settings.save_steps or eval_every,
+    )
 
 
 def learning_rate_at(step: int, *, peak: float, total_steps: int, warmup_steps: int, kind: str) -> float:

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.config import TrainingConfig
-from tunesmith.training.loop import Plan, plan_steps
+from tunesmith.training.schedule import Plan, plan_steps
 
 SETTINGS = st.fixed_dictionaries(
     {
@@ -39,5 +39,5 @@ def test_plan_covers_the_rows_and_looks_up_about_four_times(settings, rows):
 def test_plan_of_a_run_by_hand():
     settings = TrainingConfig(num_train_epochs=2.5, save_steps=7, warmup_ratio=0.1)
     assert plan_steps(settings, rows=161) == Plan(
-        total_steps=28, steps_per_epoch=11, warmup_steps=3, eval_every=7, save_every=7
+        window_rows=16, total_steps=28, steps_per_epoch=11, warmup_steps=3, eval_every=7, save_every=7
     )
