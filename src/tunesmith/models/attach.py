@@ -1,10 +1,12 @@
 """Put an adapter folder on a model, and make sure that it fits and that all of it came."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors import SafetensorError, safe_open
@@ -43,11 +45,13 @@ def put_on(
             warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
             saved = _shapes(folder)
             _check_rank(saved, config)
+            rows = vocabulary_rows(_bare(model))
             _fit_vocabulary(model, saved, config, tokenizer)
             if isinstance(model, PeftModel):
                 model.load_adapter(str(folder), adapter_name=name)
             else:
-                model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+                with _kept_embeddings(model, saved, rows=rows):
+                    model = PeftModel.from_pretrained(model, folder, adapter_name=name)
             _check_all_came(model, saved, config, name=name)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
@@ -120,13 +124,30 @@ def _resize(model: PreTrainedModel | PeftModel, base: PreTrainedModel, rows: int
     set_vocabulary(base, rows)
 
 
+@contextmanager
+def _kept_embeddings(base: PreTrainedModel, saved: Mapping[str, list[int]], *, rows: int) -> Iterator[None]:
+    """A folder with a whole embedding writes it into the base, whose own `rows` rows must stay."""
+    is_written = _saved_rows(saved, _paths(base)) is not None
+    weights = [layer.weight for layer in _ends(base)] if is_written else []
+    before = [weight[:rows].detach().clone() for weight in weights]
+    yield
+    for weight, was in zip(weights, before, strict=True):
+        # The folder may have been saved in 16 bit.
+        if not torch.allclose(weight[:rows], was[: len(weight)], rtol=2**-7, atol=0):
+            raise ValueError("it replaces weights of the base itself, in its embedding")
+
+
+def _ends(base: PreTrainedModel) -> list[Any]:
+    return [base.get_input_embeddings(), base.get_output_embeddings()]
+
+
 def _bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
 
 
 def _paths(base: PreTrainedModel) -> list[str]:
     """Paths of embedding and output layer, as an adapter's tensors name them."""
-    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    ends = _ends(base)
     return [INSIDE + path + "." for path, layer in base.named_modules() if any(layer is end for end in ends)]
 
 

@@ -214,7 +214,36 @@ def test_adapter_of_another_shape_does_not_fit(run):
     message = f"adapter `{run / 'adapter'}` does not fit `"
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
         loaded_from(run)
+    assert str(caught.value).endswith(": its weights are of rank 4, its adapter_config.json says 5")
     assert caught.value.hint.startswith("load it on the base model it was trained on")
+
+
+def test_adapter_of_a_wider_model_does_not_fit(run, base):
+    config = tiny_model().config
+    config.intermediate_size = 96
+    LlamaForCausalLM(config).save_pretrained(base.parent / "wider")
+    tiny_tokenizer().save_pretrained(base.parent / "wider")
+    (run / "adapter" / NOTE).write_text(json.dumps({"base_model": str(base.parent / "wider")}))
+    message = f"adapter `{run / 'adapter'}` does not fit `{base.parent / 'wider'}`: size mismatch for "
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}"):
+        loaded_from(run)
+
+
+@pytest.mark.parametrize("kind", ["NOPE", None])
+def test_adapter_of_an_unknown_type_is_refused(run, kind):
+    file = run / "adapter/adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_type": kind}))
+    message = f"`{run / 'adapter'}` is an adapter of the type {kind}, which is not known here"
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$") as caught:
+        loaded_from(run)
+    assert caught.value.hint == "a newer peft may know it: `pip install --upgrade peft`"
+
+
+def test_adapter_config_names_the_base_as_the_user_did(base, tmp_path):
+    note = {"base_model": "some/model"}
+    save_adapter(trained(), tmp_path, tokenizer=tiny_tokenizer(), note=note)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "some/model"
 
 
 @pytest.mark.parametrize("kept", [0, 7, 200, 5000])
