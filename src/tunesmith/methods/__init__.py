@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tunesmith.config import MethodConfig
-from tunesmith.methods import full, lora
+from tunesmith.methods import adapter, full, lora, qlora
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,12 @@ class Method:
     prepare: Callable[[PreTrainedModel, MethodConfig], nn.Module]
 
 
-METHODS = {"full": Method("trained", full.prepare), "lora": Method("frozen", lora.prepare)}
+METHODS = {
+    "full": Method("trained", full.prepare),
+    "lora": Method("frozen", lora.prepare),
+    "qlora": Method("four_bit", qlora.prepare),
+    "adapter": Method("frozen", adapter.prepare),
+}
 
 
 def trainable(model: nn.Module) -> int:
