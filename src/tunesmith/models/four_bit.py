@@ -4,30 +4,30 @@ Source: Dettmers et al. 2023, arXiv:2305.14314, sections 3 (NF4, double quantiza
 bitsandbytes is loaded only when 4-bit weights are asked for.
 """
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.import_utils import is_bitsandbytes_available
 
 from tunesmith.errors import ModelError
 
 LAYER = "Linear4bit"
-MARKS = ("is_loaded_in_4bit", "quantization_method")
+MARKS = ("is_loaded_in_4bit", "is_quantized", "quantization_method")
 
 
 def check_library() -> None:
-    """Do nothing if bitsandbytes is there.
+    """Do nothing if bitsandbytes is there; it is not loaded for that.
 
     Raises:
-        ModelError: if it is not installed.
+        ModelError: if it is not installed, or older than transformers takes.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if not is_bitsandbytes_available():
         raise ModelError(
-            "4-bit weights and 8-bit or paged optimizers need bitsandbytes, which is not installed",
-            hint="install it with `pip install bitsandbytes`",
+            "4-bit weights and 8-bit or paged optimizers need bitsandbytes, which is missing or too old",
+            hint="install it with `pip install bitsandbytes`; `--upgrade` replaces an old one",
         )
 
 
@@ -73,6 +73,15 @@ def settle(model: PreTrainedModel, dtype: torch.dtype) -> None:
         layer.support_avx512bf16_for_cpu = False
 
 
+def cast_whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Bring what is not in 4 bit to `dtype`; a model stored in 4 bit comes with its own type there."""
+    packed = {id(layer.weight) for _, layer in _layers(model)}
+    for parameter in model.parameters():
+        if id(parameter) not in packed:
+            # Not `model.to`: buffers, such as the rotation frequencies, stay in float32.
+            parameter.data = parameter.data.to(dtype)
+
+
 def dequantized(model: PreTrainedModel, *, dtype: torch.dtype) -> PreTrainedModel:
     """The same model, changed in place to plain layers in `dtype`; it saves and loads like any other.
 
@@ -81,13 +90,14 @@ def dequantized(model: PreTrainedModel, *, dtype: torch.dtype) -> PreTrainedMode
     """
     for path, layer in _layers(model):
         model.set_submodule(path, _plain(layer, dtype))
-    for parameter in model.parameters():
-        # Not `model.to`: buffers, such as the rotation frequencies, stay in float32.
-        parameter.data = parameter.data.to(dtype)
+    cast_whole_weights(model, dtype)
     quantizer: Any = model.hf_quantizer
     quantizer.remove_quantization_config(model)
-    for mark in MARKS:
-        model.__dict__.pop(mark, None)
+    for part in model.modules():
+        for mark in MARKS:
+            part.__dict__.pop(mark, None)
+        if isinstance(part, PreTrainedModel):
+            part.config.__dict__.pop("_is_quantized", None)
     model.config.dtype = dtype
     return model
 

@@ -12,7 +12,14 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from tunesmith.errors import ModelError
 from tunesmith.models.find import ModelSource
-from tunesmith.models.four_bit import check_device, check_library, dequantized, quantization, settle
+from tunesmith.models.four_bit import (
+    cast_whole_weights,
+    check_device,
+    check_library,
+    dequantized,
+    quantization,
+    settle,
+)
 from tunesmith.models.tokenizer import load_tokenizer, reading
 
 NAMED_TENSORS = 3
@@ -72,6 +79,8 @@ def load_model(
     model = _read(source, dtype=dtype, **arguments)
     if four_bit or is_stored:
         settle(model, dtype)
+    if is_stored:
+        cast_whole_weights(model, dtype)
     if is_stored and not four_bit:
         model = dequantized(model, dtype=dtype)
     return LoadedModel(cast(Any, model).to(device).eval(), tokenizer, source)

@@ -202,3 +202,97 @@ def test_local_folder_called_like_the_embedded_model_is_the_one_meant(folder, tm
     shutil.copytree(folder, tmp_path / EMBEDDED)
     monkeypatch.chdir(tmp_path)
     assert find_model(EMBEDDED).kind == "folder"
+
+
+def loaded_from(path, *, four_bit, dtype=torch.float32):
+    return load_model(find_model(str(path)), dtype=dtype, device="cpu", four_bit=four_bit)
+
+
+def packed(model):
+    """Bytes of all weights and of all constants they are quantized with."""
+    return {name: tensor.float().numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture
+def stored(folder, tmp_path):
+    """The folder's model as bitsandbytes itself saves it in 4 bit."""
+    path = shutil.copytree(folder, tmp_path / "stored")
+    loaded_from(folder, four_bit=True, dtype=torch.bfloat16).model.save_pretrained(path)
+    return path
+
+
+def test_linear_layers_come_in_four_bit_if_asked(folder):
+    loaded = loaded_from(folder, four_bit=True)
+    kinds = {type(layer).__name__ for name, layer in loaded.model.named_modules() if name.endswith("_proj")}
+    assert kinds == {"Linear4bit"}
+    assert not loaded.model.training
+    assert loaded.source == find_model(str(folder))
+    assert loaded.tuned_from is None
+
+
+def test_quantizing_twice_gives_the_same_bits(folder):
+    assert packed(loaded_from(folder, four_bit=True).model) == packed(
+        loaded_from(folder, four_bit=True).model
+    )
+
+
+def test_model_stored_in_four_bit_keeps_its_numbers(folder, stored):
+    kept = loaded_from(stored, four_bit=True, dtype=torch.bfloat16).model
+    assert packed(kept) == packed(loaded_from(folder, four_bit=True, dtype=torch.bfloat16).model)
+
+
+def test_model_stored_in_four_bit_computes_in_the_asked_dtype(stored):
+    model = loaded_from(stored, four_bit=True).model
+    assert model.model.layers[0].self_attn.q_proj.compute_dtype == torch.float32
+    assert {p.dtype for p in model.parameters()} == {torch.uint8, torch.float32}
+    assert model(input_ids=IDS).logits.dtype == torch.float32
+
+
+def test_model_stored_in_four_bit_comes_dequantized_if_not_asked(stored):
+    four_bit, plain = (loaded_from(stored, four_bit=asked).model for asked in (True, False))
+    assert type(plain.model.layers[0].self_attn.q_proj) is torch.nn.Linear
+    assert {p.dtype for p in plain.parameters()} == {torch.float32}
+    with torch.no_grad():
+        whole, held = plain(input_ids=IDS).logits, four_bit(input_ids=IDS).logits
+    torch.testing.assert_close(whole, held, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes in 8 bit"),
+        ({"bits": 4}, "unknown"),
+    ],
+)
+@pytest.mark.parametrize("place", ["model", "text part"])
+def test_weights_quantized_in_another_way_are_refused(broken, stored, kind, four_bit, place):
+    file = broken / "config.json"
+    extra = {"quantization_config": stored}
+    config = json.loads(file.read_text()) | (extra if place == "model" else {"text_config": extra})
+    file.write_text(json.dumps(config))
+    message = f"`{broken}` is stored quantized ({kind}); only whole weights and bitsandbytes' 4 bit are read"
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$") as caught:
+        loaded_from(broken, four_bit=four_bit)
+    assert caught.value.hint == "take the model it was made from; `--method qlora` holds it in 4 bit"
+
+
+def test_four_bit_on_mps_is_refused_before_anything_is_read(folder):
+    with pytest.raises(ModelError, match=r"^4-bit weights are not offered on mps: "):
+        load_model(find_model(str(folder)), dtype=torch.float32, device="mps", four_bit=True)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 1000, 50_000])
+def test_broken_download_is_an_error_in_four_bit_too(broken, kept):
+    file = broken / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ModelError, match=re.escape(f"`{broken}` cannot be loaded: ")):
+        loaded_from(broken, four_bit=True)
+
+
+def test_weights_missing_in_four_bit_are_not_made_up(broken):
+    file = broken / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=re.escape(f"the weights of `{broken}` lack 9 tensors")):
+        loaded_from(broken, four_bit=True)
