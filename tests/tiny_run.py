@@ -9,15 +9,15 @@ from tunesmith.config import MethodConfig, TrainingConfig
 from tunesmith.data.conversation import Row
 from tunesmith.data.render import Rendered
 from tunesmith.hardware import choose_hardware
-from tunesmith.methods import lora
+from tunesmith.methods import full, lora
 from tunesmith.progress import Silent
 from tunesmith.training.loop import Loop
 
 VOCABULARY, PAD, SEED = 48, 0, 3
 
 
-def tiny_lora(*, seed=SEED, dropout=0.0):
-    """A random Llama, always the same, with LoRA weights decided by the seed."""
+def tiny_llama(*, is_tied=False):
+    """A random Llama, always the same; tied: its output layer is its embeddings."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -26,10 +26,21 @@ def tiny_lora(*, seed=SEED, dropout=0.0):
         num_hidden_layers=2,
         num_attention_heads=2,
         initializer_range=0.2,
+        tie_word_embeddings=is_tied,
     )
-    base = LlamaForCausalLM(config)
+    return LlamaForCausalLM(config)
+
+
+def tiny_lora(*, seed=SEED, dropout=0.0):
+    """The random Llama with LoRA weights decided by the seed."""
+    base = tiny_llama()
     torch.manual_seed(seed)
     return lora.prepare(base, MethodConfig(rank=4, dropout=dropout))
+
+
+def tiny_full():
+    """The random Llama, tied, all of whose weights learn."""
+    return full.prepare(tiny_llama(is_tied=True), MethodConfig(name="full"))
 
 
 def random_rows(count, *, seed=0, path="rows.jsonl"):

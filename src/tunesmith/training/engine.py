@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -38,7 +37,6 @@ class Engine:
         self._accelerator = Accelerator(
             cpu=hardware.device == "cpu",
             mixed_precision=hardware.mixed_precision,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self._ranks = ranks
         self.device: torch.device = self._accelerator.device
