@@ -122,6 +122,11 @@ class BottleneckModel(BaseTuner):
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
 
+    def _replace_module(
+        self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
+    ) -> None:
+        setattr(parent, child_name, new_module)
+
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Make one adapter the active one.
 

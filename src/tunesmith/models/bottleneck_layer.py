@@ -49,14 +49,16 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
     def add(self, name: str, *, reduction_factor: float, dropout: float, activation: str) -> None:
         """A new adapter that changes nothing yet: W_up and the biases are 0, W_down is torch's default."""
         size = max(1, int(self.width / reduction_factor))
-        down, up = nn.Linear(self.width, size), nn.Linear(size, self.width)
+        device, dtype = self._get_base_layer_device_and_dtype(self.get_base_layer())  # type: ignore[no-untyped-call]
+        kind = {"device": device, "dtype": dtype if dtype and dtype.is_floating_point else torch.float32}
+        # Made where they stay: fake tensors, on which planning rehearses, cannot always be moved.
+        down, up = nn.Linear(self.width, size, **kind), nn.Linear(size, self.width, **kind)
         for zero in (down.bias, up.weight, up.bias):
             nn.init.zeros_(zero)
         self.bottleneck_down[name] = down
         self.bottleneck_up[name] = up
         self.bottleneck_dropout[name] = nn.Dropout(dropout)
         self.bottleneck_activation[name] = ACTIVATIONS[activation]()
-        self._move_adapter_to_device_of_base_layer(name)
         self.train(self.base_layer.training)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -30,9 +30,9 @@ def sublayer_end(model: PreTrainedModel, part: Part) -> list[str]:
     blocks = _blocks(model)
     if not blocks:
         raise ConfigError(
-            f"method `adapter` finds no decoder blocks in {type(model).__name__}; "
-            f"it consists of: {', '.join(path for path, _ in model.named_modules() if path.count('.') == 1)}",
-            hint="use method `lora`, which needs linear layers only",
+            f"method `adapter` finds no decoder blocks in {type(model).__name__}; its linear layers are: "
+            f"{', '.join(path for path, _ in linear_layers(model))}",
+            hint="use method `lora`, which needs no such blocks",
         )
     width = model.config.get_text_config().hidden_size
     return [f"{path}.{_end(block, part, width=width, of=model, at=path)}" for path, block in blocks]
@@ -70,24 +70,21 @@ def _blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
 
 
 def _end(block: nn.Module, part: Part, *, width: int, of: PreTrainedModel, at: str) -> str:
-    attention = _children(block, ATTENTION)
-    if part == "attention":
-        inside = attention
-    else:
+    linear = list(linear_layers(block))
+    inside = _children(block, ATTENTION if part == "attention" else FEED_FORWARD)
+    if not inside and part == "feed-forward":
         # OPT has no module for it: its two layers lie in the block itself.
-        inside = _children(block, FEED_FORWARD) or [
-            name for name, _ in block.named_children() if name not in attention
-        ]
+        inside = [path for path, _ in linear if "." not in path]
     found = [
         path
-        for path, wide in linear_layers(block)
+        for path, wide in linear
         if path.split(".")[0] in inside and wide == width and "expert" not in path
     ]
     if not found:
-        layers = ", ".join(f"{path} ({wide})" for path, wide in linear_layers(block))
+        layers = ", ".join(f"{path} ({wide})" for path, wide in linear)
         raise ConfigError(
-            f"method `adapter` finds no layer that ends the {part} of {type(of).__name__}: none of {at} is "
-            f"{width} wide and its last; its linear layers are: {layers or 'none'}",
+            f"method `adapter` goes behind the linear layer, {width} wide, that ends each {part} sub-layer; "
+            f"{at} of {type(of).__name__} has no such layer among: {layers or 'none'}",
             hint="use method `lora`, which needs no such layer",
         )
     return found[-1]
