@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tunesmith.config import MethodConfig
-from tunesmith.methods import adapter, full, lora, qlora
+from tunesmith.methods import adapter, full, lora, prefix, qlora
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ METHODS = {
     "full": Method("trained", full.prepare),
     "lora": Method("frozen", lora.prepare),
     "qlora": Method("four_bit", qlora.prepare),
+    "prefix": Method("frozen", prefix.prepare),
     "adapter": Method("frozen", adapter.prepare),
 }
 
