@@ -106,7 +106,7 @@ def find_config(name: str, *, revision: str | None = None) -> tuple[PretrainedCo
         return known_config(known), f"{known} (its published shape)"
     try:
         source = find_model(name, revision=revision)
-        return _read(source), f"{name} ({source.kind})"
+        return architecture(source), f"{name} ({source.kind})"
     except ModelError as error:
         if known is not None:
             return known_config(known), f"{known} (its published shape; `{name}` itself is not at hand)"
@@ -161,7 +161,8 @@ def parameters_of(config: PretrainedConfig) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _read(source: ModelSource) -> PretrainedConfig:
+def architecture(source: ModelSource) -> PretrainedConfig:
+    """The numbers of a model that was found; no weights are read."""
     config: PretrainedConfig = reading(
         source,
         lambda: AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False),
