@@ -84,6 +84,35 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path):
     assert moments(other_optimizer) == moments(optimizer)
 
 
+class Counting(torch.optim.AdamW):
+    """Holds numbers beside tensors, as 8-bit optimizers do."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for state in self.state.values():
+            state["count"] = state.get("count", 0) + 1
+            state["share"] = state["count"] / 3
+            state["is_new"] = state["count"] == 1
+
+
+def test_optimizer_may_hold_numbers_beside_tensors(tmp_path):
+    def start():
+        model, _ = network(seed=1)
+        return model, Counting([p for p in model.parameters() if p.requires_grad], lr=0.1)
+
+    model, optimizer = start()
+    train(model, optimizer, steps=2)
+    path = save_checkpoint(tmp_path, step=2, model=model, optimizer=optimizer, state={})
+    _, again = start()
+    load_checkpoint(path, model=model, optimizer=again)
+    for expected, found in zip(optimizer.state.values(), again.state.values(), strict=True):
+        assert found.keys() == expected.keys()
+        for name in ("count", "share", "is_new"):
+            assert (type(found[name]), found[name]) == (type(expected[name]), expected[name])
+        assert torch.equal(found["exp_avg"], expected["exp_avg"])
+    assert json.loads((path / STATE).read_text())["optimizer_numbers"]["0.share"] == 2 / 3
+
+
 def test_weights_alone_leave_the_random_generator_as_it_is(tmp_path):
     path = saved(tmp_path)
     model, _ = network(seed=2)
