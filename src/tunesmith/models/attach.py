@@ -61,6 +61,11 @@ def put_on(
     return model
 
 
+def saves_embedding(folder: Path, model: PreTrainedModel | PeftModel) -> bool:
+    """Whether the folder holds a whole embedding or output layer, which loading writes into the base."""
+    return _saved_rows(_shapes(folder), _paths(_bare(model))) is not None
+
+
 def _checked_config(folder: Path) -> dict[str, Any]:
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(

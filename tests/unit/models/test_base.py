@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from tiny import tiny_model, tiny_model_folder, tiny_tokenizer
 from tunesmith.config import MethodConfig
 from tunesmith.errors import ModelError
-from tunesmith.methods import adapter, full, lora, qlora
+from tunesmith.methods import adapter, full, lora, prefix, qlora
 from tunesmith.models.adapter import find_target, load_target, save_adapter, save_whole
 from tunesmith.models.base import as_base, has_base, set_vocabulary, vocabulary_rows
 from tunesmith.models.find import find_model
@@ -32,17 +32,12 @@ def base(tmp_path_factory):
     return tiny_model_folder(tmp_path_factory.mktemp("models") / "base")
 
 
-def plain_prefix(model, settings):
-    config = PrefixTuningConfig(num_virtual_tokens=settings.num_virtual_tokens, task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
-
-
 METHODS = {
     "lora": (lora.prepare, MethodConfig(rank=4)),
     "rslora": (lora.prepare, MethodConfig(rank=4, variant="rslora")),
     "dora": (lora.prepare, MethodConfig(rank=4, variant="dora")),
     "qlora": (qlora.prepare, MethodConfig(name="qlora", rank=4)),
-    "prefix": (plain_prefix, MethodConfig(name="prefix", num_virtual_tokens=5)),
+    "prefix": (prefix.prepare, MethodConfig(name="prefix", num_virtual_tokens=5)),
     "adapter": (adapter.prepare, MethodConfig(name="adapter", reduction_factor=4)),
 }
 NAMES = {"rslora": "lora", "dora": "lora"}
