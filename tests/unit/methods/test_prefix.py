@@ -248,8 +248,9 @@ def test_switched_off_the_model_is_its_base():
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 def test_a_step_can_be_rehearsed_on_tensors_without_numbers(is_checkpointed):
     with FakeTensorMode():
-        # torch holds on to the first fake tensor of a shape, and then peft cannot move it; the second is free.
-        torch.nn.Embedding(VIRTUAL_TOKENS, 64)
+        # torch keeps hold of the first fake tensor of a shape; peft can move the second one only.
+        with torch.no_grad():
+            torch.nn.Parameter(torch.nn.Embedding(VIRTUAL_TOKENS, 64).weight)
         model = prefix.prepare(tiny_model(), MethodConfig(name="prefix", num_virtual_tokens=VIRTUAL_TOKENS))
         if is_checkpointed:
             enable_checkpointing(model)
