@@ -1,25 +1,31 @@
-"""Use of a model or a run: evaluate, answer, merge. Each asks in the form the model was trained on."""
+"""Use of a model or a run: evaluate, answer, switch, merge, each in the form the model was trained on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tunesmith.config import DataConfig, EvaluationConfig
 from tunesmith.data.conversation import Message
 from tunesmith.data.prepare import fit_parts, read_rows, skip_notes
-from tunesmith.data.render import Renderer, choose_template
-from tunesmith.errors import DataError
-from tunesmith.evaluation.measure import evaluate_model
+from tunesmith.data.render import Rendered, Renderer, choose_template
+from tunesmith.data.split import with_given
+from tunesmith.errors import DataError, ModelError
+from tunesmith.evaluation.measure import evaluate_model, rows_to_ask
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import choose_hardware
 from tunesmith.models.adapter import Target, find_target, load_target, target_tokenizer
 from tunesmith.models.generate import Decoding, generate_ids, stream_answer
 from tunesmith.models.load import LoadedModel
 from tunesmith.models.merge import Merged, merge_adapter
+from tunesmith.models.switch import AdapterSwitch, Request, load_switch
 from tunesmith.progress import Progress, Silent
-from tunesmith.training.loss import held_out_losses
+from tunesmith.resolve import resolve
+from tunesmith.runs import is_run_folder, open_run
+from tunesmith.tools.digest import file_sha256
+from tunesmith.training.loss import held_out_losses, mean_loss
 
+LOSS_BATCH_ROWS = 8
 PROBES = ("Hello", "Write one sentence about the sea.", "What is 12 + 30?")
 
 
@@ -50,7 +56,7 @@ def open_session(
     dtype: str = "auto",
     system: str | None = None,
 ) -> Session:
-    """Load a run, an adapter, a merged folder, a hub model, a GGUF file or the embedded model.
+    """Load a run, an adapter, a merged or fully tuned folder, a hub model, a GGUF file or the embedded model.
 
     Args:
         name: any of these.
@@ -64,9 +70,13 @@ def open_session(
     """
     target = find_target(name, revision=revision)
     if system is not None:
-        target = Target(target.name, target.base, target.adapter, system)
+        target = replace(target, system=system)
     hardware = choose_hardware(device=device, dtype=dtype)
     loaded = load_target(target, dtype=hardware.torch_dtype, device=hardware.device)
+    return _session(target, loaded)
+
+
+def _session(target: Target, loaded: LoadedModel) -> Session:
     return Session(target, loaded, Renderer(loaded.tokenizer, choose_template(loaded.tokenizer)))
 
 
@@ -107,6 +117,97 @@ def stream(session: Session, messages: Sequence[Message], *, decoding: Decoding)
     return session.renderer.text(ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Switchboard:
+    """Several adapters on one base, each asked in the form it was trained on.
+
+    Attributes:
+        switch: the model and which adapter is active.
+        sessions: by the adapter's name; `base` asks by the base's own template, without system message.
+    """
+
+    switch: AdapterSwitch
+    sessions: Mapping[str, Session]
+
+    def turn_to(self, name: str) -> Session:
+        """The session of an adapter, made active; `base` for none.
+
+        Raises:
+            ModelError: if there is no such adapter.
+        """
+        self.switch.switch(name)
+        return self.sessions[name]
+
+
+def open_switchboard(
+    names: Sequence[str], *, device: str = "auto", dtype: str = "auto", system: str | None = None
+) -> Switchboard:
+    """Load the base once and put each adapter on it; the first is active.
+
+    Args:
+        names: run or adapter folders; an adapter is called as its folder or its run's folder.
+        device: as in the configuration.
+        dtype: as in the configuration.
+        system: system message in place of the trained ones.
+
+    Raises:
+        UserError: if one cannot be found or read, two are called alike, or they cannot share a base.
+    """
+    targets: dict[str, Target] = {}
+    for name in names:
+        called = adapter_name(name)
+        if called in targets:
+            raise ModelError(
+                f"`{targets[called].name}` and `{name}` are both called `{called}`",
+                hint="rename one of the folders; adapters are told apart by their folder's name",
+            )
+        target = find_target(name)
+        targets[called] = target if system is None else replace(target, system=system)
+    hardware = choose_hardware(device=device, dtype=dtype)
+    switch = load_switch(targets, dtype=hardware.torch_dtype, device=hardware.device)
+    base = next(iter(targets.values())).base
+    bare = Target(base.name, base, None, system)
+    sessions = {
+        called: _session(targets.get(called, bare), LoadedModel(switch.model, tokenizer, base))
+        for called, tokenizer in switch.tokenizers.items()
+    }
+    return Switchboard(switch, sessions)
+
+
+def adapter_name(name: str) -> str:
+    """What an adapter is called: its folder, or the run's where it is the run's `adapter`."""
+    path = Path(name).expanduser().resolve()
+    return path.parent.name if path.name == "adapter" else path.name
+
+
+def answer_requests(
+    board: Switchboard,
+    requests: Sequence[tuple[str, Sequence[Message]]],
+    *,
+    decoding: Decoding,
+    batch_rows: int = 16,
+    progress: Progress | None = None,
+) -> list[str]:
+    """The answer to each (adapter's name, conversation) by its own adapter, in order.
+
+    Raises:
+        ModelError: if a request names no adapter that is there.
+    """
+    progress = progress or Silent()
+    for called in {called for called, _ in requests}:
+        board.turn_to(called)
+    progress.begin("generating", len(requests))
+    ids = board.switch.answer(
+        [Request(called, board.sessions[called].ask(messages)) for called, messages in requests],
+        decoding=decoding,
+        stop_ids={called: session.renderer.end_of_turn_ids for called, session in board.sessions.items()},
+        batch_rows=batch_rows,
+        on_rows=progress.advance,
+    )
+    progress.end()
+    return [board.sessions[called].renderer.text(row) for (called, _), row in zip(requests, ids, strict=True)]
+
+
 def evaluate_session(
     session: Session,
     data: DataConfig,
@@ -115,7 +216,7 @@ def evaluate_session(
     seed: int,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Scores on all rows of `data.path`; base and tuned side by side where the session has an adapter.
+    """Scores on all rows of `data.path`; base and tuned side by side where the model was tuned.
 
     Raises:
         DataError: if a row cannot be used, or none is left.
@@ -142,11 +243,52 @@ def evaluate_session(
 
 
 def merge(name: str, output: Path | None = None, *, dtype: str = "float32") -> Merged:
-    """Merge a run's or folder's adapter into its base; see `merge_adapter`."""
+    """Merge a run's or folder's adapter into its base; see `merge_adapter`.
+
+    The loss is compared on the run's own held-out rows where its data is still what it was trained on, else
+    on the probe texts; the result says which.
+    """
     target = find_target(name)
     tokenizer = target_tokenizer(target)
     renderer = Renderer(tokenizer, choose_template(tokenizer))
     probes = [renderer.prompt_ids(with_system([Message("user", text)], target.system)) for text in PROBES]
-    return merge_adapter(
-        target, output or Path(name) / "merged", probes=probes, stop_ids=renderer.end_of_turn_ids, dtype=dtype
+    rows = held_out_rows(Path(name), renderer) if target.adapter else []
+
+    def loss_of(loaded: LoadedModel) -> float:
+        return mean_loss(held_out_losses(loaded, rows, LOSS_BATCH_ROWS, lambda done: None))
+
+    merged = merge_adapter(
+        target,
+        output or Path(name) / "merged",
+        probes=probes,
+        stop_ids=renderer.end_of_turn_ids,
+        dtype=dtype,
+        loss_of=loss_of if rows else None,
     )
+    return replace(merged, loss_on=f"{len(rows)} held-out rows") if rows else merged
+
+
+def held_out_rows(run: Path, renderer: Renderer, *, most: int = 32) -> list[Rendered]:
+    """Some rows that the run in this folder did not train on; none where its data is gone or has changed."""
+    if not is_run_folder(run):
+        return []
+    config = resolve(run / "config.yaml").config
+    known = open_run(run).manifest.get("data", {}).get("files", {})
+    data = config.data
+    files = [path for path in (data.path, data.validation_file, data.test_file) if path]
+    if any(not Path(path).is_file() or file_sha256(Path(path)) != known.get(path) for path in files):
+        return []
+    skipped: list[DataError] = []
+    if data.test_file:
+        rows = read_rows(data, data.test_file, skipped)
+    else:
+        rows = with_given(
+            read_rows(data, data.path, skipped),
+            validation=read_rows(data, data.validation_file, skipped) if data.validation_file else None,
+            test=None,
+            validation_size=data.validation_size,
+            test_size=data.test_size,
+            seed=config.training.seed,
+        ).test
+    parts = fit_parts({"test": rows}, renderer, max_length=data.max_length, overlong=data.overlong)
+    return rows_to_ask(parts["test"].rows, most=most, seed=config.training.seed)

@@ -20,13 +20,13 @@ from tunesmith.cli.terminal import (
 )
 from tunesmith.cli.train import Json
 from tunesmith.data.conversation import Message
-from tunesmith.errors import ConfigError, DataError
+from tunesmith.errors import ConfigError, DataError, ModelError
 from tunesmith.resolve import resolve
 from tunesmith.runs import is_run_folder
 
 if TYPE_CHECKING:
     from tunesmith.models.generate import Decoding
-    from tunesmith.use import Session
+    from tunesmith.use import Session, Switchboard
 
 Target = Annotated[
     str, Parameter(help="A run, adapter or model folder, a hub id, a `.gguf` file or `smollm2-135m`.")
@@ -113,7 +113,7 @@ def generate(
 
         tunesmith generate smollm2-135m --file prompts.txt --json
     """
-    prompts = _prompts(prompt, file)
+    prompts = prompts_from(prompt, file)
     session, decoding = _session(target, asking)
     from tunesmith.use import answer
 
@@ -129,23 +129,54 @@ def generate(
         output.print(reply, markup=False, end="\n" if len(prompts) == 1 else "\n\n")
 
 
-def chat(target: Target, /, *, asking: AskingFlags = Asking()) -> None:  # frozen
+def chat(target: Target, /, *others: Target, asking: AskingFlags = Asking()) -> None:  # frozen
     """Talk to a model; answers appear as they are made. `/reset` starts over, `/exit` or Ctrl-D leaves.
+
+    Several adapters of one base: the first answers until `/adapter NAME` switches; `/adapters` lists them,
+    and `base` is the model without adapter. The conversation goes on.
 
     Examples:
         tunesmith chat runs/rows-20260102-030405
+
+        tunesmith chat runs/formal runs/friendly
     """
-    session, decoding = _session(target, asking)
+    if others:
+        board, decoding = switchboard((target, *others), asking)
+        session = board.turn_to(board.switch.names[0])
+    else:
+        board = None
+        session, decoding = _session(target, asking)
     from tunesmith.use import stream
 
-    messages.print(f"{target}: /reset starts over, /exit leaves", style="dim", markup=False)
+    switching = ", /adapter NAME switches, /adapters lists them" if board else ""
+    messages.print(f"{target}: /reset starts over{switching}, /exit leaves", style="dim", markup=False)
     history: list[Message] = []
     while (line := _ask()) not in (None, "/exit"):
         if line == "/reset":
             history = []
+        elif line and line.split()[0] in ("/adapter", "/adapters"):
+            session = _switched(board, session, line.split()[1:])
         elif line:
             history.append(Message("user", line))
             history.append(Message("assistant", stream(session, history, decoding=decoding)))
+
+
+def _switched(board: "Switchboard | None", session: "Session", names: Sequence[str]) -> "Session":
+    """The session to go on with; whatever cannot be switched to is said, and the talk goes on."""
+    if board is None:
+        messages.print("there is one model here; give `chat` several adapters to switch", style="dim")
+    elif not names:
+        shown = ", ".join(
+            f"[{name}]" if name == board.switch.active else name for name in (*board.switch.names, "base")
+        )
+        messages.print(shown, style="dim", markup=False)
+    else:
+        try:
+            session = board.turn_to(names[0])
+            messages.print(f"now answering: {names[0]}", style="dim", markup=False)
+        except ModelError as error:
+            messages.print(f"{error}; {error.hint}", style="dim", markup=False)
+    return session
 
 
 def merge(
@@ -172,6 +203,11 @@ def merge(
         f"(allowed: {merged.tolerance:g})",
         markup=False,
     )
+    output.print(
+        f"loss on {merged.loss_on}: {merged.loss_merged:.4f} nats a token, "
+        f"unmerged {merged.loss_unmerged:.4f} (allowed difference: {merged.loss_tolerance:g})",
+        markup=False,
+    )
 
 
 def _session(target: str, asking: Asking) -> tuple["Session", "Decoding"]:
@@ -183,7 +219,17 @@ def _session(target: str, asking: Asking) -> tuple["Session", "Decoding"]:
     return session, Decoding(asking.max_new_tokens, asking.temperature, asking.top_p, asking.seed)
 
 
-def _prompts(prompt: str | None, file: Path | None) -> Sequence[str]:
+def switchboard(targets: Sequence[str], asking: Asking) -> tuple["Switchboard", "Decoding"]:
+    """Several adapters on one base, and how they shall answer."""
+    quiet_libraries()
+    from tunesmith.models.generate import Decoding
+    from tunesmith.use import open_switchboard
+
+    board = open_switchboard(targets, device=asking.device, dtype=asking.dtype, system=asking.system)
+    return board, Decoding(asking.max_new_tokens, asking.temperature, asking.top_p, asking.seed)
+
+
+def prompts_from(prompt: str | None, file: Path | None) -> Sequence[str]:
     """From the flag, the file or stdin.
 
     Raises:

@@ -39,6 +39,7 @@ class Merged:
         loss_unmerged: of base plus adapter, in nats per token.
         loss_merged: of the merged model on the same rows.
         loss_tolerance: how far they may differ.
+        loss_on: what the losses were measured on.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Merged:
     loss_unmerged: float
     loss_merged: float
     loss_tolerance: float
+    loss_on: str = "the probe texts"
 
 
 def merge_adapter(
