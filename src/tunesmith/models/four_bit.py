@@ -4,6 +4,7 @@ Source: Dettmers et al. 2023, arXiv:2305.14314, sections 3 (NF4, double quantiza
 bitsandbytes is loaded only when 4-bit weights are asked for.
 """
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -64,13 +65,19 @@ def is_four_bit(model: nn.Module) -> bool:
 
 
 def settle(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Let each 4-bit layer compute in `dtype`, by the same arithmetic in training and in evaluation."""
-    for _, layer in _layers(model):
-        layer.compute_dtype = dtype
-        layer.weight.quant_state.dtype = dtype
+    """Let each 4-bit layer compute in `dtype`, by the same arithmetic in training and in evaluation.
+
+    On CPU a layer whose inputs are no multiple of the block (64) is held dequantized: the kernel there
+    takes the scales of other blocks for it. Its numbers are those of 4 bit all the same.
+    """
+    for path, layer in _layers(model):
+        state = layer.weight.quant_state
+        layer.compute_dtype = state.dtype = dtype
         # Else a CPU with AVX512-BF16 repacks the weights at the first evaluation: they then compute in
         # bfloat16 and pass no gradient on, in any training step after it.
         layer.support_avx512bf16_for_cpu = False
+        if layer.weight.device.type == "cpu" and layer.in_features % state.blocksize:
+            model.set_submodule(path, _plain(layer, dtype))
 
 
 def cast_whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -85,8 +92,8 @@ def cast_whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
 def dequantized(model: PreTrainedModel, *, dtype: torch.dtype) -> PreTrainedModel:
     """The same model, changed in place to plain layers in `dtype`; it saves and loads like any other.
 
-    Each weight becomes what `bitsandbytes.functional.dequantize_4bit` gives for it, so no adapter that was
-    trained on the 4-bit model sees a different base. What was rounded away at loading does not come back.
+    Each weight becomes what `bitsandbytes.functional.dequantize_4bit` gives for it, so an adapter that was
+    trained on the 4-bit model finds the same base. What was rounded away at loading does not come back.
     """
     for path, layer in _layers(model):
         model.set_submodule(path, _plain(layer, dtype))
@@ -112,7 +119,10 @@ def _layers(model: nn.Module) -> list[tuple[str, Any]]:
 def _plain(layer: Any, dtype: torch.dtype) -> nn.Module:
     from bitsandbytes.functional import dequantize_4bit
 
-    weight_OI = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
+    state = copy(layer.weight.quant_state)
+    # Blocks run on over the ends of rows, and as one long row no kernel can lose count of them.
+    state.shape = torch.Size([1, layer.out_features * layer.in_features])
+    weight_OI = dequantize_4bit(layer.weight.data, state).view(layer.out_features, -1).to(dtype)
     plain: Any
     with torch.device("meta"):
         # GPT-2 keeps its weights transposed, and must find them so in the file.

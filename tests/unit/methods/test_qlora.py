@@ -3,8 +3,9 @@
 import pytest
 import torch
 from peft import PeftModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from tiny import tiny_model, tiny_model_folder
+from tiny import tiny_model, tiny_tokenizer
 from tunesmith.config import MethodConfig
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.methods import lora, qlora
@@ -19,7 +20,14 @@ ALL_LINEAR = ATTENTION | {"gate_proj", "up_proj", "down_proj"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_model_folder(tmp_path_factory.mktemp("models") / "tiny-llama")
+    """A Llama with widths of whole quantization blocks, so that every layer is held in 4 bit."""
+    path = tmp_path_factory.mktemp("models") / "wide-llama"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=272, num_key_value_heads=1, tie_word_embeddings=True, **sizes)
+    LlamaForCausalLM(config).save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
 
 
 def base_of(folder, *, dtype=torch.float32):
@@ -94,7 +102,7 @@ def test_dora_before_training_is_the_four_bit_base_up_to_rounding(folder):
 
 def test_the_adapter_starts_as_the_one_of_lora(folder):
     ours = {name: p for name, p in prepared(folder, seed=3).named_parameters() if "lora_" in name}
-    base = tiny_model()
+    base = AutoModelForCausalLM.from_pretrained(folder)
     torch.manual_seed(3)
     theirs = dict(lora.prepare(base, MethodConfig()).named_parameters())
     assert ours
