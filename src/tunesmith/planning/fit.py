@@ -112,7 +112,7 @@ def fit(
         batch_of: the largest micro-batch at a number of rows; by default `setup`'s in proportion.
     """
     search = _Search(
-        setup.method.name, training, _remembered(memory_of), batch_of or _in_proportion(setup, training)
+        setup.method.name, training, remembered(memory_of), batch_of or _in_proportion(setup, training)
     )
     by_name = {other.method.name: other for other in others}
     smaller = [by_name[name] for name in SMALLER_METHODS.get(setup.method.name, ()) if name in by_name]
@@ -173,7 +173,7 @@ class _Search:
     def smallest(self, start: Setup, *, most_tokens: int | None = None) -> Proposal:
         """All changes at once, the method and the length aside."""
         *_, (way, rows) = self._ways(start, most_tokens)
-        least = replace(way, evaluation_rows=1)
+        least = replace(way, evaluation_rows=min(1, start.evaluation_rows))
         return self._proposal(start, least, self.memory_of(least), rows, most_tokens)
 
     def _ways(self, start: Setup, most_tokens: int | None) -> Iterator[tuple[Setup, int]]:
@@ -243,7 +243,8 @@ def _in_proportion(setup: Setup, training: TrainingConfig) -> BatchOf:
     return batch_of
 
 
-def _remembered(memory_of: MemoryOf) -> MemoryOf:
+def remembered(memory_of: MemoryOf) -> MemoryOf:
+    """`memory_of` for one model and one machine, called once for each setup."""
     known: dict[tuple[object, ...], Memory] = {}
 
     def remembering(setup: Setup) -> Memory:
@@ -251,6 +252,7 @@ def _remembered(memory_of: MemoryOf) -> MemoryOf:
             setup.method.name,
             setup.rows,
             setup.length_tokens,
+            setup.scored_tokens,
             setup.is_checkpointed,
             setup.optim,
             setup.evaluation_rows,

@@ -204,6 +204,18 @@ def test_the_largest_micro_batch_comes_from_the_data_where_they_are_known() -> N
     assert asked.proposal.setup.length_tokens == 300
 
 
+def test_where_nothing_is_evaluated_the_evaluation_is_not_changed() -> None:
+    found = fit(
+        replace(setup_of("lora"), evaluation_rows=0),
+        limit_bytes=LENGTH,
+        training=TrainingConfig(per_device_train_batch_size=4),
+        memory_of=memory_by((0, 0, 0, 0, 1, 1)),
+    )
+    assert found.proposal is not None
+    assert found.proposal.changes == {"training.gradient_checkpointing": "always"}
+    assert found.smallest.setup.evaluation_rows == 0
+
+
 def test_every_change_has_a_cost_and_every_key_is_an_option() -> None:
     keys = {option.key for option in options()}
     assert set(COSTS) <= keys
