@@ -1,18 +1,42 @@
-"""A model on the devices of a run: alone, with whole weights on each (DDP), or cut over them (FSDP2)."""
+"""A model on the devices of a run: alone, whole on each of them (DDP), or cut over them (FSDP2)."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tunesmith.config import TrainingConfig
+from tunesmith.errors import ConfigError
 from tunesmith.hardware import Hardware
-from tunesmith.training.ranks import Ranks, is_sharded
+from tunesmith.training.optimizer import make_optimizer
+from tunesmith.training.ranks import Ranks, is_sharded, is_zero
 from tunesmith.training.shards import shard, whole
 
 OptimizerOf = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def optimizer_maker(settings: TrainingConfig) -> OptimizerOf:
+    """What makes the optimizer of a run from its learning parameters.
+
+    Raises:
+        ConfigError: if its states are to be cut over the processes, and are not torch's.
+    """
+    kind = "adamw_torch" if settings.optim == "auto" else settings.optim
+    if kind != "adamw_torch" and (is_sharded() or is_zero()):
+        raise ConfigError(
+            f"`optim` is {kind}, and FSDP and DeepSpeed cut only the states of adamw_torch",
+            hint="use `--optim adamw_torch`, or whole weights on each device: `examples/devices/ddp.yaml`",
+        )
+    return partial(
+        make_optimizer,
+        kind=kind,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
 
 
 class Engine:
@@ -22,6 +46,7 @@ class Engine:
         model: prepared by a method; parameters with `requires_grad` learn.
         optimizer_of: makes the optimizer, when the parameters are where they stay.
         hardware: device and number type.
+        most_norm: a gradient of a larger norm is scaled down to it.
         ranks: the processes of the run.
 
     Attributes:
@@ -32,20 +57,25 @@ class Engine:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer_of: OptimizerOf, *, hardware: Hardware, ranks: Ranks
+        self,
+        model: nn.Module,
+        optimizer_of: OptimizerOf,
+        *,
+        hardware: Hardware,
+        most_norm: float,
+        ranks: Ranks,
     ) -> None:
         self._accelerator = Accelerator(
-            cpu=hardware.device == "cpu",
-            mixed_precision=hardware.mixed_precision,
+            cpu=hardware.device == "cpu", mixed_precision=hardware.mixed_precision
         )
-        self._ranks = ranks
+        self._ranks, self._most_norm = ranks, most_norm
         self.device: torch.device = self._accelerator.device
+        self.bare = model
         if is_sharded():
             self.model = shard(model, device=self.device, dtype=hardware.torch_dtype, ranks=ranks)
         else:
             self.model = self._accelerator.prepare_model(model)
-        self.bare = model
-        self._learning = [parameter for parameter in self.bare.parameters() if parameter.requires_grad]
+        self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = optimizer_of(self._learning)
 
     def passing(self, *, is_last: bool) -> AbstractContextManager[None]:
@@ -59,15 +89,18 @@ class Engine:
         # DDP and FSDP take the mean over the processes.
         self._accelerator.backward(loss * self._ranks.count)
 
-    def clip(self, most: float) -> float:
-        """Norm of the whole gradient; a larger one than `most` is scaled down to it."""
-        norm = self._accelerator.clip_grad_norm_(self._learning, most)
+    def set_learning_rate(self, rate: float) -> None:
+        """Of the coming step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def clip(self) -> float:
+        """Norm of the whole gradient, which is then scaled down where it is too large."""
+        norm = self._accelerator.clip_grad_norm_(self._learning, self._most_norm)
         return float(whole(norm)) if norm is not None else 0.0
 
-    def step(self, learning_rate: float) -> None:
+    def step(self) -> None:
         """Update the weights, and drop the gradient."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         self.optimizer.step()
         self.forget_gradient()
 

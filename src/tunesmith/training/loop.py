@@ -23,13 +23,13 @@ from tunesmith.errors import RunFailed
 from tunesmith.hardware import Hardware, peak_memory_bytes
 from tunesmith.progress import Progress, Silent
 from tunesmith.training.checkpoint import checkpoints_in, load_checkpoint, remove_old, save_checkpoint
-from tunesmith.training.engine import Engine
+from tunesmith.training.engine import Engine, optimizer_maker
 from tunesmith.training.loss import LOSS_BATCH_TOKENS, batch_loss_sum, mean_loss, row_losses
 from tunesmith.training.memory_error import NoMemory, half_of, release_memory, within_memory
-from tunesmith.training.optimizer import make_optimizer
 from tunesmith.training.randomness import seed_step
-from tunesmith.training.ranks import this_process
+from tunesmith.training.ranks import is_zero, this_process
 from tunesmith.training.schedule import learning_rate_at, plan_steps
+from tunesmith.training.zero import ZeroEngine
 
 
 @dataclass(slots=True)
@@ -112,13 +112,14 @@ class Loop:
         self.progress = progress if self.ranks.is_main else Silent()
         self.plan = plan_steps(settings, rows=len(train_rows), processes=self.ranks.count)
         self.state = State()
-        optimizer_of = partial(
-            make_optimizer,
-            kind="adamw_torch" if settings.optim == "auto" else settings.optim,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
+        engine = ZeroEngine if is_zero() else Engine
+        self.engine = engine(
+            model,
+            optimizer_maker(settings),
+            hardware=hardware,
+            most_norm=settings.max_grad_norm,
+            ranks=self.ranks,
         )
-        self.engine = Engine(model, optimizer_of, hardware=hardware, ranks=self.ranks)
 
     @property
     def micro_batch_rows(self) -> int:
@@ -172,10 +173,11 @@ class Loop:
             warmup_steps=self.plan.warmup_steps,
             kind=self.settings.lr_scheduler_type,
         )
+        self.engine.set_learning_rate(learning_rate)
         loss = self._gradient(window)
-        grad_norm = self.engine.clip(self.settings.max_grad_norm)
+        grad_norm = self.engine.clip()
         self._guard(f"step {step} was not taken", window, loss=loss, grad_norm=grad_norm)
-        self.engine.step(learning_rate)
+        self.engine.step()
         seconds = time.perf_counter() - started
         tokens = sum(len(row.ids) for row in window)
         self.state.step, self.state.tokens = step, self.state.tokens + tokens

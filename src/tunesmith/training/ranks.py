@@ -88,6 +88,11 @@ def is_sharded() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
+def is_zero() -> bool:
+    """Whether the launcher asks for DeepSpeed: each process then keeps a part of the optimizer's states."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
 def loading_device(device: str) -> str:
     """Where to load weights: on `device`, but in main memory if they are to be cut into shards first."""
     return "cpu" if is_sharded() else device
