@@ -171,12 +171,23 @@ def test_evaluation_does_not_change(method):
 @pytest.mark.parametrize("is_training", [False, True])
 def test_answers_behind_a_prefix_do_not_change_either(is_training):
     """Also while training: a validation in the middle may generate, and has no gradients."""
-    model = stirred(PREPARE["prefix"]()).eval()
+    # With weights as small as at birth, an answer hardly depends on what came before its last token.
+    model = prefix.prepare(stirred(tiny_model().requires_grad_()), PREFIX).eval()
     settings = {"decoding": Decoding(max_new_tokens=8), "stop_ids": [271], "pad_id": 0}
     prompts = [[1, 40, 50, 60], [1, 9]]
     before = generate_ids(model, prompts, **settings)
     enable_checkpointing(model)
     assert generate_ids(model.train(is_training), prompts, **settings) == before
+
+
+def test_cache_grows_without_gradients_and_not_with_them():
+    model = PREPARE["prefix"]()
+    enable_checkpointing(model)
+    model.train()
+    with torch.no_grad():
+        kept = model(input_ids=IDS_BT, use_cache=True).past_key_values
+    assert kept.get_seq_length() == 4 + IDS_BT.shape[1]
+    assert model(input_ids=IDS_BT).past_key_values.get_seq_length() == 4
 
 
 def test_prefix_can_be_switched_off_for_a_while():
