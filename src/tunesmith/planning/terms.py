@@ -21,6 +21,7 @@ class Memory:
         flops_per_micro_batch: floating-point operations of one forward and backward pass.
         parameters: of the model with what the method adds; tied ones count once.
         trainable_parameters: of these, those that learn.
+        loading_bytes: peak while the weights are read, the runtime in it.
     """
 
     weights_bytes: int
@@ -36,6 +37,7 @@ class Memory:
     flops_per_micro_batch: int
     parameters: int
     trainable_parameters: int
+    loading_bytes: int = 0
 
     @property
     def held_bytes(self) -> int:
@@ -62,4 +64,4 @@ class Memory:
     @property
     def peak_bytes(self) -> int:
         """Most memory of the whole run."""
-        return max(self.training_peak_bytes, self.evaluation_peak_bytes)
+        return max(self.loading_bytes, self.training_peak_bytes, self.evaluation_peak_bytes)
