@@ -20,5 +20,5 @@ def _in_8_bit(size: int) -> int:
 
 
 def step_bytes(sizes: Sequence[int], *, optim: str, device: str) -> int:
-    """Temporary tensors of one step: torch's AdamW takes all tensors at once on a GPU, and is fused on CPU."""
+    """Temporary tensors of a step: torch's AdamW takes all tensors at once on a GPU, and is fused on CPU."""
     return 4 * sum(sizes) if optim == "adamw_torch" and device != "cpu" else 0
