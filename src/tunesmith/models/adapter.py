@@ -134,7 +134,6 @@ def save_whole(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _declare_tying(model)
         model.save_pretrained(staging, safe_serialization=True)
         tokenizer.save_pretrained(staging)
         config = read_object(staging / "config.json")
@@ -148,13 +147,6 @@ def save_whole(
         os.replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _declare_tying(model: PreTrainedModel) -> None:
-    """An adapter may have trained the output layer apart from the embedding; the config must say so."""
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    if model.config.tie_word_embeddings and layers[0].weight is not layers[1].weight:
-        model.config.tie_word_embeddings = False
 
 
 def _write_object(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Put an adapter's update into the weights, and show that nothing else changed."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from tunesmith.models.four_bit import dequantized
 from tunesmith.models.load import LoadedModel, load_model
 
 # W + BA is rounded once where W x + B (A x) is rounded twice; logits are of order 10, so these are some
-# hundred units in the last place of float32 and about four of bfloat16.
-TOLERANCE = {"float32": 2e-2, "bfloat16": 0.5}
+# hundred units in the last place of float32. Of the embedded model with LoRA, unmerged, next-token logits
+# in bfloat16 and in float32 differ by 0.3 to 0.7: a merge in bfloat16 cannot come nearer than that.
+TOLERANCE = {"float32": 2e-2, "bfloat16": 1.0}
 # Of the mean over many tokens, in nats; rounding is as often up as down.
 LOSS_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 
@@ -131,7 +133,10 @@ def _on_plain_weights(loaded: LoadedModel, target: Target, folder: Path, dtype: 
 
 def _merged(model: PeftModel, adapter: Path) -> PreTrainedModel:
     try:
-        return cast(PreTrainedModel, model.merge_and_unload(safe_merge=True))
+        with warnings.catch_warnings():
+            # Said where an adapter trained them apart; the config then says so too, which is right.
+            warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
+            return cast(PreTrainedModel, model.merge_and_unload(safe_merge=True))
     except ValueError as error:
         raise RunFailed(
             f"`{adapter}` cannot be merged: {error}",

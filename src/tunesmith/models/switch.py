@@ -79,10 +79,14 @@ class AdapterSwitch:
             )
         self._off.close()
         model: Any = self.model
-        if name == BASE:
+        if name != BASE:
+            model.set_adapter(self._inner[name], inference_mode=True)
+        elif model.active_peft_config.is_prompt_learning:
             self._off.enter_context(model.disable_adapter())
         else:
-            model.set_adapter(self._inner[name], inference_mode=True)
+            # What `disable_adapter` does after looking through all layers for irregular states.
+            model.base_model.disable_adapter_layers()
+            self._off.callback(model.base_model.enable_adapter_layers)
         self.active = name
 
     def answer(
