@@ -16,7 +16,7 @@ Size = Annotated[float, Field(ge=0)]
 
 METHOD_NAMES = ("full", "lora", "qlora", "prefix", "adapter")
 # The default elsewhere is the one of LoRA.
-LEARNING_RATES = {"full": 2e-5, "prefix": 1e-2, "adapter": 1e-3}
+LEARNING_RATES = {"full": 2e-5, "prefix": 3e-2, "adapter": 1e-3}
 LOW_RANK = ("lora", "qlora")
 METHODS_WITH = {
     "rank": LOW_RANK,
@@ -153,7 +153,7 @@ class TrainingConfig(Section):
     """The loop. A step is always an optimizer step."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    """Peak learning rate of AdamW; if not given: `full` 2e-5, `prefix` 1e-2, `adapter` 1e-3, others 2e-4."""
+    """Peak learning rate of AdamW; if not given: `full` 2e-5, `prefix` 3e-2, `adapter` 1e-3, others 2e-4."""
 
     num_train_epochs: Annotated[float, Field(gt=0)] = 3.0
     """Passes over the training rows."""

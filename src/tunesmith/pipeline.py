@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 
+from tunesmith.config import RunConfig
 from tunesmith.data.prepare import Prepared, prepare_data
 from tunesmith.data.render import Renderer, make_renderer
 from tunesmith.errors import Interrupted, RunFolderError
@@ -20,20 +21,34 @@ from tunesmith.evaluation.card import render_card
 from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
 from tunesmith.evaluation.scores import Evaluation
-from tunesmith.hardware import Hardware, choose_hardware
+from tunesmith.hardware import Hardware, choose_hardware, free_memory_bytes
 from tunesmith.methods import METHODS, trainable
-from tunesmith.models.adapter import save_adapter
+from tunesmith.models.adapter import save_adapter, save_whole
+from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.find import ModelSource, find_model
 from tunesmith.models.load import LoadedModel, load_model
 from tunesmith.models.tokenizer import load_tokenizer
+from tunesmith.planning.launch import Launch, first_peak_told, plan_launch
+from tunesmith.planning.shapes import architecture
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
 from tunesmith.runs import RunFolder, check_writable, create_run, default_run_path, open_run
 from tunesmith.training.checkpoint import checkpoints_in
 from tunesmith.training.loop import Loop, Trained
 from tunesmith.training.loss import held_out_losses
+from tunesmith.training.ranks import Ranks, is_sharded, loading_device, this_process
+from tunesmith.training.shards import whole_weights
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "sacrebleu", "rouge-score")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "tokenizers",
+    "sacrebleu",
+    "rouge-score",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,72 +78,147 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
         UserError: before anything is written, if data, model or folder cannot be used.
         RunFailed: if training went wrong; the run folder says where and why.
     """
-    config, progress = resolved.config, progress or Silent()
+    config, ranks = resolved.config, this_process()
+    progress = progress if progress and ranks.is_main else Silent()
     started = time.perf_counter()
-    path = resume or Path(config.output_dir or default_run_path(config.data.path))
-    if resume is None:
+    path = Path(ranks.share(str(resume or config.output_dir or default_run_path(config.data.path))))
+    if resume is None and ranks.is_main:
         check_writable(path)
     hardware = choose_hardware(device=config.model.device, dtype=config.model.dtype)
     source = find_model(config.model.name, revision=config.model.revision)
-    renderer = make_renderer(
-        load_tokenizer(source), config.data.template, score_all=config.data.score == "all"
-    )
-    data = prepare_data(config.data, renderer, seed=config.training.seed)
-    say_data(data, renderer, progress)
+    renderer, data = read_data(config, source, progress)
     progress.say(f"computing in {hardware.reason}")
-    loaded = load_model(source, dtype=hardware.torch_dtype, device=hardware.device)
-    base_parameters = loaded.model.num_parameters()
-    torch.manual_seed(config.training.seed)
-    method = METHODS[config.method.name]
-    # A PeftModel forwards whatever it lacks to the model inside.
-    model = cast(Any, method.prepare(loaded.model, config.method))
+    launch = plan_launch(
+        config,
+        architecture(source),
+        hardware,
+        train=data.train,
+        has_evaluation=bool(data.test),
+        free_bytes=ranks.share(free_memory_bytes(hardware.device)),
+    )
+    for note in launch.notes:
+        progress.say(note)
+    tuned, parameters = prepare_model(source, config, hardware, launch)
     if resume:
-        run = reopen_run(path, data, renderer)
+        run = reopen_run(path, data, renderer, ranks=ranks)
     else:
-        run = create_run(path)
-        parameters = {"trainable": trainable(model), "base": base_parameters}
-        begin_record(run, resolved, loaded.source, renderer, hardware, data, parameters=parameters)
+        run = create_run(path, is_writer=ranks.is_main)
+        begin_record(run, resolved, source, renderer, hardware, data, parameters=parameters, launch=launch)
     with kept_status(run):
         loop = Loop(
-            model,
+            tuned.model,
             data.train,
             data.validation,
-            settings=config.training,
+            settings=launch.training,
             hardware=hardware,
-            pad_id=loaded.pad_id,
+            pad_id=tuned.pad_id,
             eval_batch_rows=config.evaluation.per_device_eval_batch_size,
             checkpoints=run.checkpoints,
-            record=run.add_metrics,
+            record=first_peak_told(launch, run.add_metrics, progress.say),
             progress=progress,
         )
         if resume:
             resume_from_newest(loop, run, progress)
         trained = loop.run()
-        tuned = LoadedModel(model.eval(), loaded.tokenizer, source)
-        note = {"base_model": source.name, "revision": source.revision, "system": data.system}
-        save_adapter(model, run.adapter, tokenizer=with_template(tuned, renderer), note=note)
-        proof = (
-            evaluate_model(
-                tuned,
-                renderer,
-                data.test,
-                settings=config.evaluation,
-                seed=config.training.seed,
-                losses_of=partial(held_out_losses, tuned),
-                progress=progress,
-            )
-            if data.test
-            else None
-        )
-        answers = {"rows": proof.asked_rows, "max_new_tokens": proof.max_new_tokens} if proof else None
-        run.update_manifest(
-            training=asdict(trained),
-            answers=answers,
-            status="succeeded",
-            seconds=round(time.perf_counter() - started, 1),
-        )
-        write_evidence(run, resolved, proof, source_is_local=source.kind == "folder")
+        tuned.model.eval()
+        save_result(run, tuned, config, renderer, system=data.system, ranks=ranks)
+        proof = prove(tuned, renderer, data, config, progress) if data.test else None
+        if ranks.is_main:
+            conclude(run, resolved, trained, proof, seconds=time.perf_counter() - started, source=source)
+        ranks.wait()
     return Finished(run, trained, proof.evaluation if proof else None)
+
+
+def prepare_model(
+    source: ModelSource, config: RunConfig, hardware: Hardware, launch: Launch
+) -> tuple[LoadedModel, dict[str, int]]:
+    """The pretrained model, ready to learn, and its numbers of parameters."""
+    method = METHODS[config.method.name]
+    # Small updates vanish in 16-bit weights, so what learns is held in 32 unless another type is asked for.
+    is_master = method.base == "trained" and config.model.dtype == "auto"
+    loaded = load_model(
+        source,
+        dtype=torch.float32 if is_master else hardware.torch_dtype,
+        device=loading_device(hardware.device),
+        four_bit=method.base == "four_bit",
+    )
+    base_parameters = loaded.model.num_parameters()
+    torch.manual_seed(config.training.seed)
+    # A PeftModel forwards whatever it lacks to the model inside.
+    model = cast(Any, method.prepare(loaded.model, config.method))
+    if launch.is_checkpointed:
+        enable_checkpointing(model)
+    # The base of sharded weights cannot be put in their place; it can be measured afterwards.
+    is_swappable = method.base == "trained" and not is_sharded()
+    tuned = LoadedModel(model, loaded.tokenizer, source, tuned_from=source if is_swappable else None)
+    return tuned, {"trainable": trainable(model), "base": base_parameters}
+
+
+def save_result(
+    run: RunFolder,
+    tuned: LoadedModel,
+    config: RunConfig,
+    renderer: Renderer,
+    *,
+    system: str | None,
+    ranks: Ranks,
+) -> None:
+    """The best weights as a standard folder: `adapter`, or `model` where all of them were trained."""
+    method = METHODS[config.method.name]
+    note = {
+        "base_model": tuned.source.name,
+        "revision": tuned.source.revision,
+        "system": system,
+        "method": config.method.name,
+        "four_bit": method.base == "four_bit",
+    }
+    tokenizer = with_template(tuned, renderer)
+    with whole_weights(tuned.model, ranks):
+        if ranks.is_main and method.base == "trained":
+            save_whole(tuned.model, run.model, tokenizer=tokenizer, note=note)
+        elif ranks.is_main:
+            save_adapter(cast(Any, tuned.model), run.adapter, tokenizer=tokenizer, note=note)
+
+
+def prove(
+    tuned: LoadedModel, renderer: Renderer, data: Prepared, config: RunConfig, progress: Progress
+) -> Proof:
+    """Base and tuned on the held-out rows."""
+    return evaluate_model(
+        tuned,
+        renderer,
+        data.test,
+        settings=config.evaluation,
+        seed=config.training.seed,
+        losses_of=partial(held_out_losses, tuned),
+        progress=progress,
+    )
+
+
+def conclude(
+    run: RunFolder,
+    resolved: Resolved,
+    trained: Trained,
+    proof: Proof | None,
+    *,
+    seconds: float,
+    source: ModelSource,
+) -> None:
+    """Close the record of a run that went well, and write its evidence."""
+    answers = {"rows": proof.asked_rows, "max_new_tokens": proof.max_new_tokens} if proof else None
+    run.update_manifest(
+        training=asdict(trained), answers=answers, status="succeeded", seconds=round(seconds, 1)
+    )
+    write_evidence(run, resolved, proof, source_is_local=source.kind == "folder")
+
+
+def read_data(config: RunConfig, source: ModelSource, progress: Progress) -> tuple[Renderer, Prepared]:
+    """Rows that are checked, split, rendered and fitted, and what rendered them."""
+    tokenizer = load_tokenizer(source)
+    renderer = make_renderer(tokenizer, config.data.template, score_all=config.data.score == "all")
+    data = prepare_data(config.data, renderer, seed=config.training.seed)
+    say_data(data, renderer, progress)
+    return renderer, data
 
 
 def say_data(data: Prepared, renderer: Renderer, progress: Progress) -> None:
@@ -150,6 +240,7 @@ def begin_record(
     data: Prepared,
     *,
     parameters: dict[str, int],
+    launch: Launch,
 ) -> None:
     """Write what the run is before it starts; a run that dies still says what it was."""
     run.write_text("config.yaml", resolved.to_repeat().as_yaml())
@@ -162,6 +253,7 @@ def begin_record(
         template={"name": renderer.template.name, "sha256": renderer.template.sha256},
         data=data.account,
         parameters=parameters,
+        plan=launch.as_dict(),
         seed=resolved.config.training.seed,
         hardware={"device": hardware.device, "dtype": hardware.dtype, "threads": torch.get_num_threads()},
         versions={name: version(name) for name in ("tunesmith", *LIBRARIES)}
@@ -184,13 +276,13 @@ def kept_status(run: RunFolder) -> Iterator[None]:
         raise
 
 
-def reopen_run(path: Path, data: Prepared, renderer: Renderer) -> RunFolder:
+def reopen_run(path: Path, data: Prepared, renderer: Renderer, *, ranks: Ranks) -> RunFolder:
     """An unfinished run whose data and template are still what it began with.
 
     Raises:
         RunFolderError: names the file or template that changed.
     """
-    run = open_run(path)
+    run = open_run(path, is_writer=ranks.is_main)
     before = run.manifest
     changed = [
         file for file, sha in data.account["files"].items() if sha not in before["data"]["files"].values()
@@ -241,4 +333,4 @@ def write_evidence(run: RunFolder, resolved: Resolved, proof: Proof | None, *, s
         manifest=run.manifest,
     )
     run.write_text("report.html", render_report(facts))
-    run.write_text("adapter/README.md", render_card(facts))
+    run.write_text(f"{'adapter' if run.adapter.is_dir() else 'model'}/README.md", render_card(facts))

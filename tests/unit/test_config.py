@@ -140,7 +140,7 @@ def test_learning_rate_follows_the_method_where_it_is_not_given():
 
     assert rate() == rate(method={"name": "qlora"}) == 2e-4
     assert rate(method={"name": "full"}) == 2e-5
-    assert rate(method={"name": "prefix"}, training={"seed": 1}) == 1e-2
+    assert rate(method={"name": "prefix"}, training={"seed": 1}) == 3e-2
     assert rate(method={"name": "adapter"}, training={"learning_rate": 3e-3}) == 3e-3
 
 
