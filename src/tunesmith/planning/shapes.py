@@ -87,6 +87,7 @@ SHAPES = {
     "phi-4": Shape("phi3", 5120, 40, 40, 10, 17920, 100352, False, None, "microsoft/phi-4"),
 }
 LONGEST_TOKENS = 131_072
+PUBLISHED = "its published shape"
 ENDINGS = ("-it", "-chat", "-instruct", "-base", "-hf", "-v0.1", "-v0.3")
 
 
@@ -103,13 +104,13 @@ def find_config(name: str, *, revision: str | None = None) -> tuple[PretrainedCo
     """
     known = known_name(name) if revision is None else None
     if known is not None and "/" not in name and name != EMBEDDED and not Path(name).is_dir():
-        return known_config(known), f"{known} (its published shape)"
+        return known_config(known), f"{known} ({PUBLISHED})"
     try:
         source = find_model(name, revision=revision)
         return architecture(source), f"{name} ({source.kind})"
     except ModelError as error:
         if known is not None:
-            return known_config(known), f"{known} (its published shape; `{name}` itself is not at hand)"
+            return known_config(known), f"{known} ({PUBLISHED}; `{name}` itself is not at hand)"
         raise ModelError(str(error), hint=_hint(name, error.hint)) from error
 
 

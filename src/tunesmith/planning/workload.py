@@ -1,0 +1,98 @@
+"""What a run computes on: its largest micro-batch, its padded tokens, its steps. From data or assumed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunesmith.config import RunConfig, TrainingConfig
+from tunesmith.data.batches import windows
+from tunesmith.data.render import Rendered
+from tunesmith.evaluation.measure import LONGEST_ANSWER_TOKENS
+from tunesmith.planning.fit import BatchOf
+from tunesmith.planning.largest import largest_batch
+from tunesmith.training.schedule import plan_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a run computes on.
+
+    Attributes:
+        batch_of: from rows in a micro-batch to (rows, padded tokens, scored tokens) of the largest one.
+        padded_tokens_per_step: mean over the steps of an epoch.
+        steps: optimizer steps of the run; None if that depends on unknown data.
+        evaluation_rows: rows in one batch of the evaluation; 0 where nothing is held out.
+        answer_tokens: longest answer in the evaluation; 0 where none is generated.
+    """
+
+    batch_of: BatchOf
+    padded_tokens_per_step: float
+    steps: int | None
+    evaluation_rows: int
+    answer_tokens: int
+
+
+def assumed_workload(config: RunConfig) -> Workload:
+    """The most a configuration allows: every row as long as `max_length`, every token scored."""
+    training, length = config.training, config.data.max_length
+    window_rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
+
+    def batch_of(rows: int) -> tuple[int, int, int]:
+        # The first token of a row is never predicted.
+        return rows, length, rows * (length - 1)
+
+    return Workload(
+        batch_of,
+        window_rows * length,
+        training.max_steps,
+        *_evaluation(config, is_measured=True, is_answered=True),
+    )
+
+
+def workload_of(
+    train: Sequence[Rendered], config: RunConfig, *, has_validation: bool, has_test: bool
+) -> Workload:
+    """What the run will compute on, from its training rows.
+
+    Args:
+        train: rendered and fitted rows, at least one.
+        config: of the run.
+        has_validation: whether there are rows whose loss is measured.
+        has_test: whether there are rows whose loss is measured and which are answered.
+    """
+
+    def batch_of(rows: int) -> tuple[int, int, int]:
+        settings = config.training
+        window = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        cut = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": window // rows}
+        return largest_batch(train, settings=settings.model_copy(update=cut))
+
+    plan = plan_steps(config.training, rows=len(train))
+    tokens = padded_tokens(train, settings=config.training)
+    return Workload(
+        batch_of,
+        tokens / plan.steps_per_epoch,
+        plan.total_steps,
+        *_evaluation(config, is_measured=has_validation or has_test, is_answered=has_test),
+    )
+
+
+def padded_tokens(rows: Sequence[Rendered], *, settings: TrainingConfig) -> int:
+    """Tokens with padding in the micro-batches of the first epoch."""
+    at_once = settings.per_device_train_batch_size
+    window_rows = at_once * settings.gradient_accumulation_steps
+    total = 0
+    for window in windows(rows, window_rows=window_rows, seed=settings.seed, epoch=0):
+        lengths = sorted((len(row.ids) for row in window), reverse=True)
+        total += sum(
+            lengths[start] * len(lengths[start : start + at_once])
+            for start in range(0, len(lengths), at_once)
+        )
+    return total
+
+
+def _evaluation(config: RunConfig, *, is_measured: bool, is_answered: bool) -> tuple[int, int]:
+    """Rows of a batch and tokens of the longest answer."""
+    settings = config.evaluation
+    rows = settings.per_device_eval_batch_size if is_measured else 0
+    is_asked = is_answered and settings.generate_rows > 0
+    return rows, (settings.max_new_tokens or LONGEST_ANSWER_TOKENS) if is_asked else 0
