@@ -96,7 +96,7 @@ def test_run_of_one_process_is_resumed_by_two(alone, together):
 def test_run_of_two_processes_is_resumed_by_one(tmp_path, alone, together, name):
     model = tiny_lora() if name == "lora" else tiny_full()
     lines = []
-    loop = loop_of(model, tmp_path, lambda **line: lines.append(line), accumulation=4)
+    loop = loop_of(model, tmp_path, lambda **line: lines.append(line), accumulation=2)
     loop.resume(step_of(together / name, 3))
     loop.run()
     late = {step: loss for step, loss in by_step(outcome(alone / name), "loss").items() if step > 3}

@@ -36,7 +36,8 @@ from tunesmith.training.zero import ZeroEngine
 class State:
     """What changes from step to step; a checkpoint keeps it.
 
-    `micro_batch_rows` and `eval_batch_rows` are set where memory allowed fewer rows at once than asked for.
+    `window_rows` stays what the run began with, whatever processes go on with it. `micro_batch_rows` and
+    `eval_batch_rows` are set where memory allowed fewer rows at once than asked for.
     """
 
     step: int = 0
@@ -46,6 +47,7 @@ class State:
     best_loss: float | None = None
     first_loss: float | None = None
     stale_validations: int = 0
+    window_rows: int | None = None
     micro_batch_rows: int | None = None
     eval_batch_rows: int | None = None
 
@@ -111,7 +113,7 @@ class Loop:
         self.record = record if self.ranks.is_main else _drop
         self.progress = progress if self.ranks.is_main else Silent()
         self.plan = plan_steps(settings, rows=len(train_rows), processes=self.ranks.count)
-        self.state = State()
+        self.state = State(window_rows=self.plan.window_rows)
         engine = ZeroEngine if is_zero() else Engine
         self.engine = engine(
             model,
@@ -131,6 +133,7 @@ class Loop:
         """Go on from `checkpoint`; the finished run equals an uninterrupted one."""
         saved = load_checkpoint(checkpoint, model=self.engine.bare, optimizer=self.engine.optimizer)
         self.state = State(**{name: saved[name] for name in State.__dataclass_fields__})
+        self.plan = plan_steps(self.settings, rows=len(self.train_rows), window_rows=self.state.window_rows)
 
     def run(self) -> Trained:
         """Train to the end, and leave the best weights in the model.

@@ -94,5 +94,11 @@ def is_zero() -> bool:
 
 
 def loading_device(device: str) -> str:
-    """Where to load weights: on `device`, but in main memory if they are to be cut into shards first."""
-    return "cpu" if is_sharded() else device
+    """Where this process loads weights to.
+
+    That is `device`, with the number of its GPU where there are several processes; and main memory if the
+    weights are to be cut into shards first.
+    """
+    if is_sharded():
+        return "cpu"
+    return f"cuda:{torch.cuda.current_device()}" if device == "cuda" and this_process().count > 1 else device

@@ -24,9 +24,20 @@ class Plan:
     save_every: int
 
 
-def plan_steps(settings: TrainingConfig, *, rows: int, processes: int = 1) -> Plan:
-    """Steps of a run over `rows` training rows; one step sees `window_rows`, over all processes together."""
-    window_rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * processes
+def plan_steps(
+    settings: TrainingConfig, *, rows: int, processes: int = 1, window_rows: int | None = None
+) -> Plan:
+    """Steps of a run over `rows` training rows.
+
+    Args:
+        settings: the configuration's `training` section.
+        rows: training rows.
+        processes: that share the rows of a step.
+        window_rows: rows of a step, where a run that goes on has decided that before.
+    """
+    if window_rows is None:
+        micro_rows, micro_batches = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+        window_rows = micro_rows * micro_batches * processes
     steps_per_epoch = math.ceil(rows / window_rows)
     total_steps = settings.max_steps or math.ceil(settings.num_train_epochs * steps_per_epoch)
     eval_every = settings.eval_steps or math.ceil(total_steps / VALIDATIONS_PER_RUN)
