@@ -14,8 +14,6 @@ from tunesmith.errors import ConfigError, ModelError
 from tunesmith.resolve import read_yaml, resolve
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
     from tunesmith.planning.fit import Fit, MemoryOf
     from tunesmith.planning.setups import Place
     from tunesmith.planning.table import Column
@@ -43,7 +41,7 @@ class Question:
 
     Attributes:
         config: the run.
-        shape: of its model.
+        shape: numbers of its model, a configuration of transformers.
         about: a sentence on where the shape is from.
         place: device and free memory.
         workload: largest micro-batch and steps.
@@ -52,7 +50,7 @@ class Question:
     """
 
     config: RunConfig
-    shape: "PretrainedConfig"
+    shape: Any
     about: str
     place: "Place"
     workload: "Workload"
