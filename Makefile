@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test lint bench bench-data docs clean
+.PHONY: demo test lint bench bench-data bench-memory docs clean
 
 demo: $(STAMP)
 	$(BIN)/tunesmith demo
@@ -23,6 +23,9 @@ bench: $(STAMP)
 
 bench-data: $(STAMP)
 	$(BIN)/python benchmarks/data.py
+
+bench-memory: $(STAMP)
+	$(BIN)/python benchmarks/memory.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py

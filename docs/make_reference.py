@@ -12,7 +12,8 @@ from tunesmith.resolve import options
 
 FOLDER = Path(__file__).parent / "reference"
 COMMANDS = (
-    *("train", "demo", "evaluate", "generate", "chat", "merge"),
+    *("train", "demo", "plan", "methods", "evaluate", "generate", "chat", "merge"),
+    *("adapters list", "adapters switch"),
     *(
         "data check",
         "data preview",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import tunesmith
-from tunesmith.cli import data, methods, train, use
+from tunesmith.cli import adapters, data, methods, plan, train, use
 from tunesmith.cli.terminal import messages, print_error, print_json
 from tunesmith.errors import ConfigError, RunFailed, TunesmithError
 
@@ -19,8 +19,18 @@ app = App(
     version=tunesmith.__version__,
     help_epilogue="Add `--debug` to any command to see a traceback with an error.",
 )
-for command in (train.demo, train.train, methods.methods, use.evaluate, use.generate, use.chat, use.merge):
+for command in (
+    train.demo,
+    train.train,
+    plan.plan,
+    methods.methods,
+    use.evaluate,
+    use.generate,
+    use.chat,
+    use.merge,
+):
     app.command(command)
+app.command(adapters.app)
 app.command(data.app)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEYS = [option.key for option in options() if option.key != "method.name"]
 # On the demo's rows: enough for every method to move, little enough for a coffee.
 DEMO_FLAGS = {
-    "max-steps": 60,
+    "max-steps": 30,
     "gradient-accumulation-steps": 1,
     "validation-size": 24,
     "generate-rows": 24,
@@ -35,7 +35,7 @@ def methods(
 ) -> None:
     """Train full, LoRA, QLoRA, prefix and adapter on the same rows and budget, and compare what came out.
 
-    Without data it takes the demo's rows and 60 steps. Each method keeps its own defaults, the learning rate
+    Without data it takes the demo's rows and 30 steps. Each method keeps its own defaults, the learning rate
     among them. Given the `--output-dir` of an earlier call, it goes on where that one stopped.
 
     Examples:
