@@ -26,13 +26,15 @@ STATES = {
     "paged_adamw_32bit": "32, paged",
     "paged_adamw_8bit": "8, paged",
 }
-SAYS = {True: Text("yes", style="green"), False: Text("no", style="red"), None: Text("?", style="dim")}
+SAYS = {True: Text("yes", style="green"), False: Text("no", style="red"), None: Text("")}
 
 
 def gigabytes(size_bytes: int) -> str:
-    """In GB of 10^9 bytes, in MB where that reads better; `-` for nothing."""
+    """In GB of 10^9 bytes, in MB where that reads better; `-` for nothing. A correction may be below 0."""
     if not size_bytes:
         return "-"
+    if size_bytes < 0:
+        return f"-{gigabytes(-size_bytes)}"
     if size_bytes < 10**9:
         return f"{max(1, round(size_bytes / 1e6))} MB"
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes < 10**10 else f"{size_bytes / 1e9:.1f} GB"
@@ -74,7 +76,8 @@ def plan_table(columns: Sequence["Column"], *, chosen: str) -> Table:
     add("training peak", [gigabytes(plan.memory.training_peak_bytes) if plan else "" for plan in plans])
     add("evaluation peak", [gigabytes(plan.memory.evaluation_peak_bytes) if plan else "" for plan in plans])
     add("peak", [gigabytes(plan.memory.peak_bytes) if plan else "cannot" for plan in plans], "bold")
-    add(_limit_label(plans), [SAYS[plan.fits] if plan else "" for plan in plans])
+    if any(plan and plan.limit_bytes is not None for plan in plans):
+        add(_limit_label(plans), [SAYS[plan.fits] if plan else "" for plan in plans])
     add("trainable", [_counted(plan.memory.trainable_parameters) if plan else "" for plan in plans])
     add("of all", [_share(plan) if plan else "" for plan in plans])
     add("checkpointing", [_switch(plan) if plan else "" for plan in plans])
@@ -159,7 +162,7 @@ def _changes(proposal: "Proposal") -> Iterator[str]:
 
 def _limit_label(plans: Sequence["Planned | None"]) -> str:
     limits = [plan.limit_bytes for plan in plans if plan and plan.limit_bytes is not None]
-    return f"fits into {gigabytes(min(limits))}" if limits else "fits"
+    return f"fits into {gigabytes(min(limits))}"
 
 
 def _share(plan: "Planned") -> str:

@@ -129,6 +129,7 @@ def test_a_model_of_seven_billion_is_planned_for_a_device_that_is_not_here(
     assert re.search(r"weights +27.0 GB +13.5 GB +3.76 GB +13.5 GB +13.5 GB", shown.out)
     assert re.search(r"trainable +6.7 B +40.0 M", shown.out)
     assert "nothing was measured on this device" in shown.err
+    assert "fits" not in shown.out
 
 
 def test_fit_gives_lines_to_paste(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,7 +249,14 @@ def test_bars_are_to_one_scale() -> None:
 
 @pytest.mark.parametrize(
     ("amount", "shown"),
-    [(0, "-"), (1, "1 MB"), (999_400_000, "999 MB"), (8 * 10**9, "8.00 GB"), (59_960_000_000, "60.0 GB")],
+    [
+        (0, "-"),
+        (1, "1 MB"),
+        (-15_400_000, "-15 MB"),
+        (999_400_000, "999 MB"),
+        (8 * 10**9, "8.00 GB"),
+        (59_960_000_000, "60.0 GB"),
+    ],
 )
 def test_amounts_are_shown_as_people_read_them(amount: int, shown: str) -> None:
     assert gigabytes(amount) == shown
