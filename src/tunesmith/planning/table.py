@@ -141,6 +141,7 @@ def _column_as_dict(column: Column) -> dict[str, Any]:
         "seconds_per_step": planned.duration.seconds_per_step if planned.duration else None,
         "steps": planned.duration.steps if planned.duration else None,
         "seconds": planned.duration.seconds if planned.duration else None,
+        "is_time_measured": planned.duration is not None and planned.duration.is_measured,
         "notes": list(column.notes),
     }
 

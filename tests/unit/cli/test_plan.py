@@ -118,6 +118,16 @@ def test_what_is_printed(model: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "the time of a whole run needs its steps: give `--data` or `--max-steps`" in shown.err
 
 
+def test_a_probe_corrects_and_times_the_chosen_method(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = as_json(capsys, "--model", model, *SMALL, "--max-steps", 3, "--probe")["methods"]
+    assert [name for name, method in found.items() if method["is_time_measured"]] == ["lora"]
+    lora = found["lora"]
+    assert lora["seconds"] == 3 * lora["seconds_per_step"] > 0
+    assert lora["training_peak_bytes"] == sum(lora[field] for field in TERMS.values())
+
+
 def test_a_model_of_seven_billion_is_planned_for_a_device_that_is_not_here(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
