@@ -32,6 +32,7 @@ DOORS = {
     "peft": ("models/", "methods/"),
     "bitsandbytes": ("models/", "training/optimizer.py"),
     "accelerate": ("training/",),
+    "deepspeed": ("training/zero.py",),
     "transformers": ("models/", "methods/", "planning/", "data/render.py", "cli/terminal.py"),
     "cyclopts": ("cli/",),
     "rich": ("cli/",),

@@ -36,7 +36,7 @@ from tunesmith.runs import RunFolder, check_writable, create_run, default_run_pa
 from tunesmith.training.checkpoint import checkpoints_in
 from tunesmith.training.loop import Loop, Trained
 from tunesmith.training.loss import held_out_losses
-from tunesmith.training.ranks import Ranks, is_sharded, loading_device, this_process
+from tunesmith.training.ranks import Ranks, loading_device, this_process
 from tunesmith.training.shards import whole_weights
 
 LIBRARIES = (
@@ -148,9 +148,8 @@ def prepare_model(
     model = cast(Any, method.prepare(loaded.model, config.method))
     if launch.is_checkpointed:
         enable_checkpointing(model)
-    # The base of sharded weights cannot be put in their place; it can be measured afterwards.
-    is_swappable = method.base == "trained" and not is_sharded()
-    tuned = LoadedModel(model, loaded.tokenizer, source, tuned_from=source if is_swappable else None)
+    tuned_from = source if method.base == "trained" else None
+    tuned = LoadedModel(model, loaded.tokenizer, source, tuned_from=tuned_from)
     return tuned, {"trainable": trainable(model), "base": base_parameters}
 
 
@@ -333,4 +332,4 @@ def write_evidence(run: RunFolder, resolved: Resolved, proof: Proof | None, *, s
         manifest=run.manifest,
     )
     run.write_text("report.html", render_report(facts))
-    run.write_text(f"{'adapter' if run.adapter.is_dir() else 'model'}/README.md", render_card(facts))
+    run.write_text(f"{run.result.name}/README.md", render_card(facts))

@@ -61,6 +61,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def result(self) -> Path:
+        """What the run made: `model` after full fine-tuning, else `adapter`."""
+        return self.model if self.model.is_dir() else self.adapter
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"

@@ -79,8 +79,7 @@ def flags_of(shared, method, folder):
 
 def weights_of(run):
     """What was saved, byte by byte."""
-    folder = run.model if run.model.is_dir() else run.adapter
-    return {file.name: file.read_bytes() for file in folder.glob("*.safetensors")}
+    return {file.name: file.read_bytes() for file in run.result.glob("*.safetensors")}
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
@@ -92,6 +91,7 @@ def test_losses_fall_and_the_run_says_what_it_was(finished, method):
     manifest = run.manifest
     assert (manifest["status"], manifest["method"]) == ("succeeded", method)
     assert (run.model.is_dir(), run.adapter.is_dir()) == (method == "full", method != "full")
+    assert run.result.name == ("model" if method == "full" else "adapter")
     learning, base = (manifest["parameters"][name] for name in ("trainable", "base"))
     assert learning == base if method == "full" else 0 < learning < base
     assert manifest["plan"]["peak_bytes"] > manifest["plan"]["weights_bytes"] > 0

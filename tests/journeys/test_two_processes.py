@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from tiny import tiny_model_folder
 from tiny_run import bits, tiny_full, tiny_llama, tiny_lora
 from tunesmith.training.checkpoint import check_checkpoint, checkpoints_in
 from two_processes import PROMPT, loop_of, run, step_of
@@ -118,3 +119,33 @@ def test_resumed_equals_uninterrupted_with_dropout_too(together):
     whole, resumed = (load_file(together / name / "weights.safetensors") for name in DROPOUT)
     assert bits(resumed) == bits(whole)
     assert bits(whole) != bits(load_file(together / "lora" / "weights.safetensors"))
+
+
+def test_the_whole_command_in_two_processes_gives_the_evidence_of_one(tmp_path):
+    """Full fine-tuning with cut weights: the base is put into the shards and taken out again."""
+    rows = [{"prompt": f"Paint thing {at}", "completion": f"It is {at % 4}."} for at in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny_model_folder(tmp_path / "model")
+    flags = ["--model=model", "--data=rows.jsonl", "--method=full", "--learning-rate=1e-3", "--max-steps=4"]
+    flags += ["--generate-rows=2", "--max-new-tokens=4", "--bootstrap-resamples=100"]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(EXAMPLES / "fsdp2.yaml"), "-m"]
+    ways = {
+        "two": [*launch, "tunesmith", "train", "--gradient-accumulation-steps=1"],
+        "one": ["-m", "tunesmith", "train", "--gradient-accumulation-steps=2"],
+    }
+    for name, way in ways.items():
+        result = subprocess.run(
+            [sys.executable, *way, *flags, f"--output-dir={name}", "--json"],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr[-4000:]
+        assert json.loads(result.stdout)["model"] == str(Path(name) / "model")  # one process talks
+    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    for part in ("base", "tuned"):
+        assert two[part][0]["metric"] == "loss"
+        assert two[part][0]["value"] == pytest.approx(one[part][0]["value"], abs=1e-5)
+    assert load_file(tmp_path / "two" / "model" / "model.safetensors").keys()

@@ -124,11 +124,13 @@ def _show(resolved: Resolved, *, json: bool) -> None:
 
 def _conclude(finished: "Finished", *, json: bool) -> None:
     run, evaluation = finished.run, finished.evaluation
+    if not run.is_writer:  # of several processes one talks
+        return
     if json:
         print_json(
             {
                 "run": str(run.path),
-                "adapter": str(run.adapter),
+                run.result.name: str(run.result),
                 "report": str(run.report),
                 "training": asdict(finished.trained),
                 "evaluation": evaluation.as_dict() if evaluation else None,
@@ -138,7 +140,7 @@ def _conclude(finished: "Finished", *, json: bool) -> None:
     if evaluation:
         output.print()
         output.print(results_table(evaluation.as_dict()))
-    places = (("report:", run.report), ("adapter:", run.adapter), ("try it:", f"tunesmith chat {run.path}"))
+    places = {"report": run.report, run.result.name: run.result, "try it": f"tunesmith chat {run.path}"}
     output.print()
-    for name, place in places:
-        output.print(f"{name:<9}{place}", markup=False)
+    for name, place in places.items():
+        output.print(f"{name + ':':<9}{place}", markup=False)

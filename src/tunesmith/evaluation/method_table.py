@@ -89,7 +89,7 @@ def method_row(run: RunFolder) -> MethodRow:
         best_loss=training["best_loss"],
         base=base,
         tuned=tuned,
-        size_bytes=_size(run),
+        size_bytes=sum(file.stat().st_size for file in run.result.glob("*.safetensors")),
         seconds=manifest["seconds"],
         run=str(run.path),
     )
@@ -102,11 +102,6 @@ def _figures(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     if task is None:
         raise RunFolderError("no row was answered, so there is no task score", hint="raise `--generate-rows`")
     return {name: known[name] for name in ("loss", task)}
-
-
-def _size(run: RunFolder) -> int:
-    folder = run.adapter if run.adapter.is_dir() else run.model
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def cells(row: MethodRow) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
@@ -77,11 +79,23 @@ def _weights_of_base(loaded: LoadedModel) -> dict[str, Tensor]:
             f"`{source.name}` is not the base of `{loaded.source.name}`: they differ in {wrong[0]}",
             hint="put the model back that it was tuned from, or measure the tuned model alone",
         )
-    return {name: tensor.to(ours[name].dtype) for name, tensor in theirs.items()}
+    return {name: _laid_as(ours[name], tensor) for name, tensor in theirs.items()}
+
+
+def _laid_as(mine: Tensor, value: Tensor) -> Tensor:
+    """`value` in the type of `mine`, and cut over the processes as `mine` is, if it is."""
+    value = value.to(mine.dtype)
+    if not isinstance(mine, DTensor):
+        return value
+    on_device = value.to(mine.device)
+    return distribute_tensor(on_device, mine.device_mesh, mine.placements, src_data_rank=None)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers; tied ones once, by their first name."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # a forward pass may have left them gathered
     unique = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
     return {
         name: tensor.detach()
