@@ -29,7 +29,9 @@ from tunesmith.models.find import ModelSource, find_model
 from tunesmith.models.load import LoadedModel, load_model
 from tunesmith.models.tokenizer import load_tokenizer
 from tunesmith.planning.launch import Launch, first_peak_told, plan_launch
+from tunesmith.planning.setups import Place
 from tunesmith.planning.shapes import architecture
+from tunesmith.planning.workload import workload_of
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
 from tunesmith.runs import RunFolder, check_writable, create_run, default_run_path, open_run
@@ -88,14 +90,7 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
     source = find_model(config.model.name, revision=config.model.revision)
     renderer, data = read_data(config, source, progress)
     progress.say(f"computing in {hardware.reason}")
-    launch = plan_launch(
-        config,
-        architecture(source),
-        hardware,
-        train=data.train,
-        has_evaluation=bool(data.test),
-        free_bytes=ranks.share(free_memory_bytes(hardware.device)),
-    )
+    launch = plan(config, source, hardware, data, ranks)
     for note in launch.notes:
         progress.say(note)
     tuned, parameters = prepare_model(source, config, hardware, launch)
@@ -127,6 +122,14 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
             conclude(run, resolved, trained, proof, seconds=time.perf_counter() - started, source=source)
         ranks.wait()
     return Finished(run, trained, proof.evaluation if proof else None)
+
+
+def plan(config: RunConfig, source: ModelSource, hardware: Hardware, data: Prepared, ranks: Ranks) -> Launch:
+    """The run's memory, rehearsed; all processes settle the same."""
+    free = ranks.share(free_memory_bytes(hardware.device))
+    place = Place(hardware.device, hardware.dtype, is_here=True, free_bytes=free, reason=hardware.reason)
+    workload = workload_of(data.train, config, has_validation=bool(data.validation), has_test=bool(data.test))
+    return plan_launch(config, architecture(source), place, workload)
 
 
 def prepare_model(

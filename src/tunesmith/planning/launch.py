@@ -1,21 +1,16 @@
 """What a run settles before it starts: its optimizer, its memory, and whether activations are kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transformers import PretrainedConfig
 
 from tunesmith.config import RunConfig, TrainingConfig
-from tunesmith.data.render import Rendered
-from tunesmith.hardware import Hardware
-from tunesmith.methods import METHODS
-from tunesmith.planning.largest import largest_batch
 from tunesmith.planning.rehearse import Setup, rehearse
+from tunesmith.planning.setups import Place, setup_of
 from tunesmith.planning.terms import Memory
-from tunesmith.training.optimizer import choose_optim
-
-LONGEST_ANSWER_TOKENS = 256
+from tunesmith.planning.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +46,7 @@ class Launch:
         }
 
 
-def plan_launch(
-    config: RunConfig,
-    model: PretrainedConfig,
-    hardware: Hardware,
-    *,
-    train: Sequence[Rendered],
-    has_evaluation: bool,
-    free_bytes: int,
-) -> Launch:
+def plan_launch(config: RunConfig, shape: PretrainedConfig, place: Place, workload: Workload) -> Launch:
     """Rehearse the largest micro-batch of the run, and settle what the configuration leaves open.
 
     A plan that does not fit is told and not refused: it may be a little wrong, and a run that finds no
@@ -67,37 +54,21 @@ def plan_launch(
 
     Args:
         config: of the run.
-        model: numbers of the model's architecture.
-        hardware: device and number type.
-        train: training rows.
-        has_evaluation: whether rows are held out.
-        free_bytes: memory that is free on the device now.
+        shape: numbers of the model's architecture.
+        place: the device, which is here.
+        workload: from the run's own rows.
     """
-    optim, note = choose_optim(
-        config.training.optim,
-        device=hardware.device,
-        is_four_bit=METHODS[config.method.name].base == "four_bit",
-    )
-    rows, length_tokens, scored_tokens = largest_batch(train, settings=config.training)
-    asked = config.training.gradient_checkpointing
-    setup = Setup(
-        config=model,
-        method=config.method,
-        rows=rows,
-        length_tokens=length_tokens,
-        scored_tokens=scored_tokens,
-        device=hardware.device,
-        dtype=hardware.dtype,
-        is_checkpointed=asked == "always",
-        optim=optim,
-        evaluation_rows=config.evaluation.per_device_eval_batch_size if has_evaluation else 0,
-        answer_tokens=(config.evaluation.max_new_tokens or LONGEST_ANSWER_TOKENS) if has_evaluation else 0,
-    )
-    chosen, memory = settle_checkpointing(setup, is_open=asked == "auto", free_bytes=free_bytes)
+    setup, note = setup_of(config.method.name, config=config, shape=shape, place=place, workload=workload)
+    is_open = config.training.gradient_checkpointing == "auto"
+    free_bytes = place.free_bytes or 0
+    chosen, memory = settle_checkpointing(setup, is_open=is_open, free_bytes=free_bytes)
     training = config.training.model_copy(
-        update={"optim": optim, "gradient_checkpointing": "always" if chosen.is_checkpointed else "never"}
+        update={
+            "optim": chosen.optim,
+            "gradient_checkpointing": "always" if chosen.is_checkpointed else "never",
+        }
     )
-    says = [note, _fits(chosen, memory, free_bytes, is_chosen=asked == "auto")]
+    says = [note, _fits(chosen, memory, free_bytes, is_chosen=is_open)]
     return Launch(training, memory, free_bytes, tuple(sentence for sentence in says if sentence))
 
 
@@ -106,20 +77,22 @@ def settle_checkpointing(
 ) -> tuple[Setup, Memory]:
     """The set-up with activations kept; computed again where only so, or more likely so, it fits."""
     memory = rehearsal(setup)
-    if not is_open or memory.training_peak_bytes <= free_bytes:
+    if not is_open or memory.training_peak_bytes - memory.runtime_bytes <= free_bytes:
         return setup, memory
     saving = replace(setup, is_checkpointed=True)
     return saving, rehearsal(saving)
 
 
 def _fits(setup: Setup, memory: Memory, free_bytes: int, *, is_chosen: bool) -> str:
+    """Python and its libraries are there already, so they ask nothing of the memory that is free."""
+    there = free_bytes + memory.runtime_bytes
     need = (
-        f"plan: {_gigabytes(memory.peak_bytes)} at most, of {_gigabytes(free_bytes)} free "
+        f"plan: {_gigabytes(memory.peak_bytes)} of memory at most, where {_gigabytes(there)} can be had "
         f"(largest micro-batch: {setup.rows} rows of {setup.length_tokens} tokens)"
     )
     if setup.is_checkpointed and is_chosen:
         need += "; activations are computed again instead of kept, because keeping them would not fit"
-    if memory.peak_bytes > free_bytes:
+    if memory.peak_bytes > there:
         need += "; this may not fit: `tunesmith plan --fit` proposes what would"
     return need
 
