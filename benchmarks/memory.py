@@ -166,15 +166,11 @@ def page(results: Sequence[Result]) -> str:
     ]
     for method in METHODS:
         rows = [
-            f"| {result.cell.rows} x {result.cell.length_tokens} "
-            f"| {'on' if result.cell.is_checkpointed else 'off'} | {planned_peak(memory) // MB} | {result.trained_bytes // MB} | {was:+.1f} % "
-            f"| {result.probed_bytes // MB} | {now:+.1f} % |"
+            line(result, planned_peak(memory), was, now)
             for (result, memory), was, now in zip(found, before, after, strict=True)
             if result.cell.method == method
         ]
-        lines += (
-            ["", f"## {method}", "", HEAD, "|---|---|---|---|---|---|---|", *sorted(rows)] if rows else []
-        )
+        lines += ["", f"## {method}", "", HEAD, "|---|---|---|---|---|---|---|", *rows] if rows else []
     return "\n".join(lines) + "\n"
 
 
@@ -184,6 +180,21 @@ most resident memory of the process that trains, loading included, its heap held
 *Planned* is `rehearse`, before the model is loaded. *Probed* is `probe`: one micro-batch, a step and another
 micro-batch. Errors are signed, in percent of what was taken."""
 HEAD = "| rows x tokens | checkpointing | planned MB | taken MB | error | probed MB | error |"
+
+
+def line(result: Result, planned: int, was: float, now: float) -> str:
+    """One row of the table."""
+    cell = result.cell
+    figures = (
+        f"{cell.rows} x {cell.length_tokens}",
+        "on" if cell.is_checkpointed else "off",
+        str(planned // MB),
+        str(result.trained_bytes // MB),
+        f"{was:+.1f} %",
+        str(result.probed_bytes // MB),
+        f"{now:+.1f} %",
+    )
+    return f"| {' | '.join(figures)} |"
 
 
 def machine() -> str:

@@ -13,6 +13,7 @@ from tunesmith.config import MethodConfig, TrainingConfig
 from tunesmith.data.batches import Batch, collate
 from tunesmith.data.conversation import Row
 from tunesmith.data.render import Rendered
+from tunesmith.errors import TunesmithError
 from tunesmith.hardware import Hardware, peak_memory_bytes
 from tunesmith.methods import METHODS
 from tunesmith.models.checkpointing import enable_checkpointing
@@ -53,7 +54,11 @@ def main() -> None:
     asked = Asked(**json.load(sys.stdin))
     if asked.has_small_heap and asked.device == "cpu":
         keep_heap_small()
-    seconds = measure(asked)
+    try:
+        seconds = measure(asked)
+    except (TunesmithError, MemoryError, RuntimeError) as error:
+        # Out of memory is a RuntimeError in torch.
+        sys.exit(f"{type(error).__name__}: {error}")
     print(json.dumps({"peak_bytes": peak_memory_bytes(asked.device), "seconds_per_micro_batch": seconds}))
 
 

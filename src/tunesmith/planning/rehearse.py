@@ -105,13 +105,17 @@ class Figures:
     trainable: int
 
 
-def rehearse(setup: Setup) -> Memory:
+def rehearse(setup: Setup, *, is_whole: bool = False) -> Memory:
     """Memory of a run, by term, found without taking any of it.
+
+    Args:
+        setup: what is planned.
+        is_whole: go through all layers, however many; slower, and the same figures.
 
     Raises:
         ConfigError: if the method or checkpointing cannot be had with this model.
     """
-    figures = _figures(setup)
+    figures = _figures(setup, is_whole=is_whole)
     body_peak = max(figures.layers_peak, figures.backward_peak, figures.embedding_peak, figures.step)
     is_at_head = figures.head_peak >= body_peak
     is_at_step = not is_at_head and body_peak == figures.step
@@ -147,10 +151,10 @@ def _whole_bytes(setup: Setup) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
-def _figures(setup: Setup) -> Figures:
+def _figures(setup: Setup, *, is_whole: bool) -> Figures:
     """Rehearsed whole, or with few layers and continued to all of them."""
     layers = setup.config.get_text_config().num_hidden_layers
-    if layers <= MORE_LAYERS:
+    if is_whole or layers <= MORE_LAYERS:
         return _rehearse_once(setup, layers)
     few, more = (asdict(_rehearse_once(setup, count)) for count in (FEW_LAYERS, MORE_LAYERS))
     share = (layers - FEW_LAYERS) / (MORE_LAYERS - FEW_LAYERS)

@@ -127,6 +127,5 @@ def _answer_peak(model: nn.Module, batch: Batch, count: LiveBytes, rows: int, an
     states: int = sum(
         tensor.nbytes for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)
     )
-    growth = (batch.length_tokens + answer_tokens) / batch.length_tokens
-    cache: int = round(states * growth * (1 + 1 / layers))
-    return max(reading, cache)
+    cache = states // batch.length_tokens * (batch.length_tokens + answer_tokens)
+    return max(reading, cache + cache // layers)

@@ -8,7 +8,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.pytorch_utils import Conv1D
 
 from tunesmith.config import MethodConfig
@@ -18,6 +26,20 @@ from tunesmith.methods import METHODS
 # 256 scales share one of 32 bits. bitsandbytes keeps two tables and an offset with each layer.
 BLOCK, SCALES_IN_BLOCK = 64, 256
 TABLE_BYTES = 4 * (16 + 256 + 1)
+
+
+# torch's fused attention, where no mask is made that a real run would not make: transformers looks at the
+# positions to see that no row holds several texts, which it cannot see in tensors without values.
+FUSED = "tunesmith_fused"
+
+
+def _mask(**arguments: Any) -> Tensor | None:
+    made: Tensor | None = sdpa_mask(**{**arguments, "allow_is_causal_skip": True})
+    return made
+
+
+AttentionInterface.register(FUSED, sdpa_attention_forward)
+AttentionMaskInterface.register(FUSED, _mask)
 
 
 class _FourBitProduct(torch.autograd.Function):
@@ -81,6 +103,8 @@ def plain_model(
     """The pretrained model as it is loaded, on torch's meta device."""
     with torch.device("meta"):
         model = cast(PreTrainedModel, AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype))
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(FUSED)
     if is_four_bit:
         _pack(model, device)
     return model
