@@ -20,12 +20,14 @@ def test_readme_tour_runs_and_the_held_out_loss_falls(tmp_path: Path) -> None:
     assert [command.split()[1] for command in TOUR] == [
         "data",
         "data",
+        "plan",
         "train",
         "train",
         "generate",
         "chat",
         "evaluate",
         "merge",
+        "adapters",
     ]
     for command in TOUR:
         result = subprocess.run(
