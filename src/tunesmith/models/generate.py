@@ -35,6 +35,7 @@ def generate_ids(
     pad_id: int,
     batch_rows: int = 16,
     on_rows: Callable[[int], None] = lambda rows: None,
+    adapter_names: Sequence[str] | None = None,
 ) -> list[list[int]]:
     """The answer to each prompt, without its end token, in the prompts' order.
 
@@ -48,6 +49,7 @@ def generate_ids(
         pad_id: fills batches on the left.
         batch_rows: rows in one batch.
         on_rows: told the rows of each batch when it is done.
+        adapter_names: for each prompt, peft's name of the adapter that answers it; by default the active one.
     """
     torch.manual_seed(decoding.seed)
     config = _generation_config(decoding, stop_ids, pad_id)
@@ -56,9 +58,10 @@ def generate_ids(
     for at in range(0, len(order), batch_rows):
         indices = order[at : at + batch_rows]
         input_ids_BT, mask_BT = _left_padded([prompts[index] for index in indices], pad_id, model.device)
+        mixed = {"adapter_names": [adapter_names[index] for index in indices]} if adapter_names else {}
         with torch.inference_mode():
             output_BT = _generate(
-                model, input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=config
+                model, input_ids=input_ids_BT, attention_mask=mask_BT, generation_config=config, **mixed
             )
         for index, new_T in zip(indices, output_BT[:, input_ids_BT.shape[1] :].tolist(), strict=True):
             answers[index] = _until_stop(new_T, stop_ids)

@@ -120,13 +120,14 @@ class AdapterSwitch:
         for indices in self._batches(requests, stop_ids, batch_rows):
             batch = [requests[index] for index in indices]
             found = generate_ids(
-                self._model_for([request.adapter for request in batch]),
+                self.model,
                 [request.prompt for request in batch],
                 decoding=decoding,
                 stop_ids=stop_ids[batch[0].adapter],
                 pad_id=self.pad_id,
                 batch_rows=len(batch),
                 on_rows=on_rows,
+                adapter_names=self._settled([request.adapter for request in batch]),
             )
             answers |= zip(indices, found, strict=True)
         self.switch(before)
@@ -148,31 +149,13 @@ class AdapterSwitch:
         groups = [list(group) for _, group in groupby(ordered, key=kind)]
         return [group[at : at + batch_rows] for group in groups for at in range(0, len(group), batch_rows)]
 
-    def _model_for(self, names: Sequence[str]) -> PreTrainedModel:
-        """The model for a batch whose rows ask these adapters."""
+    def _settled(self, names: Sequence[str]) -> list[str] | None:
+        """Ready for a batch whose rows ask these adapters: one is switched to, several are peft's names."""
         if len(set(names)) == 1:
             self.switch(names[0])
-            return self.model
+            return None
         self.switch(self.names[0])  # with all switched off, rows could not choose
-        inner = [self._inner.get(name, PEFT_BASE) for name in names]
-        return cast(PreTrainedModel, _PerRow(self.model, inner))
-
-
-class _PerRow:
-    """A model in whose `generate` each row of the one batch uses its own adapter.
-
-    The batch comes sorted by length, and `generate_ids` keeps the order of a batch that is.
-    """
-
-    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
-        self._model: Any = model
-        self._names = names
-        self.device = model.device
-        self.get_base_model = self._model.get_base_model
-
-    def generate(self, **arguments: Any) -> torch.Tensor:
-        answers: torch.Tensor = self._model.generate(adapter_names=self._names, **arguments)
-        return answers
+        return [self._inner.get(name, PEFT_BASE) for name in names]
 
 
 def load_switch(targets: Mapping[str, Target], *, dtype: torch.dtype, device: str) -> AdapterSwitch:
