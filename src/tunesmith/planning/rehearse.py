@@ -18,7 +18,7 @@ from tunesmith.config import MethodConfig
 from tunesmith.hardware import DTYPES
 from tunesmith.methods import METHODS
 from tunesmith.models.checkpointing import enable_checkpointing
-from tunesmith.planning.beside import loading_bytes, runtime_bytes, workspace_bytes
+from tunesmith.planning.beside import heap_bytes, runtime_bytes
 from tunesmith.planning.counting import LiveBytes
 from tunesmith.planning.optimizer_states import states_bytes, step_bytes
 from tunesmith.planning.stages import Batch, evaluation_peaks, training_peaks
@@ -71,6 +71,8 @@ class Figures:
     Attributes:
         weights: of the pretrained model.
         quantization: constants of its 4-bit weights.
+        mapped: weights that were packed, as they are in their file. On CPU the file stays mapped for the
+            sake of those that were not, and what was read of it counts as resident.
         adapter: added by the method.
         gradients: of what learns.
         states: of the optimizer.
@@ -89,6 +91,7 @@ class Figures:
 
     weights: int
     quantization: int
+    mapped: int
     adapter: int
     gradients: int
     states: int
@@ -122,6 +125,7 @@ def rehearse(setup: Setup, *, is_whole: bool = False) -> Memory:
     activations = figures.kept if is_at_head else 0 if is_at_step else body_peak
     runtime = runtime_bytes(setup.device)
     peak = max(figures.head_peak, body_peak)
+    mapped = figures.mapped if setup.device == "cpu" else 0
     return Memory(
         weights_bytes=figures.weights,
         quantization_bytes=figures.quantization,
@@ -130,25 +134,14 @@ def rehearse(setup: Setup, *, is_whole: bool = False) -> Memory:
         optimizer_bytes=figures.states + (figures.step if is_at_step else 0),
         activations_bytes=activations,
         logits_bytes=figures.head_peak - figures.kept if is_at_head else 0,
-        workspace_bytes=workspace_bytes(peak, device=setup.device, has_small_heap=setup.has_small_heap),
+        workspace_bytes=mapped + heap_bytes(peak, device=setup.device, has_small_heap=setup.has_small_heap),
         runtime_bytes=runtime,
-        evaluation_bytes=figures.states + max(figures.loss_peak, figures.answer_peak),
+        evaluation_bytes=mapped + figures.states + max(figures.loss_peak, figures.answer_peak),
         flops_per_micro_batch=figures.flops,
         parameters=figures.parameters,
         trainable_parameters=figures.trainable,
-        loading_bytes=loading_bytes(
-            whole=_whole_bytes(setup),
-            held=figures.weights + figures.quantization,
-            is_four_bit=METHODS[setup.method.name].base == "four_bit",
-            device=setup.device,
-        ),
+        loading_bytes=runtime + figures.weights + figures.quantization + mapped,
     )
-
-
-def _whole_bytes(setup: Setup) -> int:
-    """Bytes of the weights before they are packed."""
-    model = plain_model(setup.config, dtype=DTYPES[setup.dtype], is_four_bit=False, device=setup.device)
-    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _figures(setup: Setup, *, is_whole: bool) -> Figures:
@@ -167,7 +160,8 @@ def _rehearse_once(setup: Setup, layers: int) -> Figures:
     plain = plain_model(
         _with_layers(setup.config, layers), dtype=dtype, is_four_bit=base == "four_bit", device=setup.device
     )
-    constants = sum(layer.constants_bytes for layer in plain.modules() if isinstance(layer, Linear4bit))
+    packed = [layer for layer in plain.modules() if isinstance(layer, Linear4bit)]
+    constants = sum(layer.constants_bytes for layer in packed)
     whole = sum(tensor.nbytes for tensor in chain(plain.parameters(), plain.buffers()))
     model = prepared(plain, setup.method)
     if setup.is_checkpointed:
@@ -187,6 +181,7 @@ def _rehearse_once(setup: Setup, layers: int) -> Figures:
     return Figures(
         weights=whole - constants,
         quantization=constants,
+        mapped=sum(layer.whole_bytes for layer in packed),
         adapter=added,
         gradients=sum(parameter.nbytes for parameter in learning),
         states=states,

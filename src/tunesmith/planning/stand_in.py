@@ -71,6 +71,7 @@ class Linear4bit(nn.Linear):
         )
         self.bias = cast(Any, layer).bias
         self.whole_dtype = cast(Tensor, layer.weight).dtype
+        self.whole_bytes = numbers * self.whole_dtype.itemsize
         self.constants_bytes = numbers // BLOCK + 4 * -(-numbers // (BLOCK * SCALES_IN_BLOCK)) + TABLE_BYTES
         self.register_buffer("constants", torch.empty(self.constants_bytes, dtype=torch.uint8, device="meta"))
 

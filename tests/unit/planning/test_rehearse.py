@@ -222,3 +222,12 @@ def test_no_memory_is_taken_for_a_large_model():
     held = memory.weights_bytes + memory.gradients_bytes + memory.optimizer_bytes
     assert held >= 16 * memory.parameters
     assert peak_memory_bytes("cpu") - before < 200_000_000
+
+
+def test_a_packed_model_keeps_its_file_mapped_on_cpu():
+    on_cpu = rehearse(setup(method="qlora"))
+    on_gpu = rehearse(setup(method="qlora", device="cuda", optim="adamw_torch"))
+    packed = 3 * 64 * (64 * 2 + 32 * 2 + 128 * 3)
+    assert (on_cpu.workspace_bytes, on_gpu.workspace_bytes) == (4 * packed, 0)
+    assert on_cpu.evaluation_bytes - 4 * packed > 0
+    assert rehearse(setup()).workspace_bytes == 0
