@@ -28,6 +28,7 @@ from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.find import ModelSource, find_model
 from tunesmith.models.load import LoadedModel, load_model
 from tunesmith.models.tokenizer import load_tokenizer
+from tunesmith.planning.heap import keep_heap_small
 from tunesmith.planning.launch import Launch, first_peak_told, plan_launch
 from tunesmith.planning.setups import Place
 from tunesmith.planning.shapes import architecture
@@ -93,6 +94,8 @@ def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progre
     launch = plan(config, source, hardware, data, ranks)
     for note in launch.notes:
         progress.say(note)
+    if launch.is_heap_small:
+        keep_heap_small()
     tuned, parameters = prepare_model(source, config, hardware, launch)
     if resume:
         run = reopen_run(path, data, renderer, ranks=ranks)

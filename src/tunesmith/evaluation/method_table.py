@@ -136,7 +136,7 @@ def megabytes(size_bytes: int) -> str:
 
 def _shown(score: Mapping[str, Any]) -> str:
     value = format_value(score["value"], unit=score["unit"])
-    return f"{value} {format_interval(score['low'], score['high'], unit=score['unit'])}"
+    return f"{value}\n{format_interval(score['low'], score['high'], unit=score['unit'])}"
 
 
 def render_methods(rows: Sequence[MethodRow], *, title: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from tunesmith.config import RunConfig, TrainingConfig
+from tunesmith.planning.heap import LOOSE_HEAP
 from tunesmith.planning.rehearse import Setup, rehearse
 from tunesmith.planning.setups import Place, setup_of
 from tunesmith.planning.terms import Memory
@@ -19,13 +20,17 @@ class Launch:
 
     Attributes:
         training: the configuration's section with nothing left on `auto`.
-        memory: what the largest micro-batch will take.
+        memory: what the largest micro-batch needs.
+        is_heap_small: whether the heap must be held small; left loose, training is faster and takes more.
+        expected_bytes: peak while training, with the heap as it will be.
         free_bytes: memory that was free when this was planned.
         notes: sentences for the user.
     """
 
     training: TrainingConfig
     memory: Memory
+    is_heap_small: bool
+    expected_bytes: int
     free_bytes: int
     notes: tuple[str, ...]
 
@@ -40,6 +45,8 @@ class Launch:
             **asdict(self.memory),
             "peak_bytes": self.memory.peak_bytes,
             "training_peak_bytes": self.memory.training_peak_bytes,
+            "expected_bytes": self.expected_bytes,
+            "is_heap_small": self.is_heap_small,
             "free_bytes": self.free_bytes,
             "gradient_checkpointing": self.training.gradient_checkpointing,
             "optim": self.training.optim,
@@ -62,14 +69,24 @@ def plan_launch(config: RunConfig, shape: PretrainedConfig, place: Place, worklo
     is_open = config.training.gradient_checkpointing == "auto"
     free_bytes = place.free_bytes or 0
     chosen, memory = settle_checkpointing(setup, is_open=is_open, free_bytes=free_bytes)
+    most = loose_bytes(memory) if place.device == "cpu" else memory.training_peak_bytes
+    is_heap_small = place.device == "cpu" and not _fits(most, memory, free_bytes)
+    expected = memory.training_peak_bytes if is_heap_small else most
     training = config.training.model_copy(
         update={
             "optim": chosen.optim,
             "gradient_checkpointing": "always" if chosen.is_checkpointed else "never",
         }
     )
-    says = [note, _fits(chosen, memory, free_bytes, is_chosen=is_open)]
-    return Launch(training, memory, free_bytes, tuple(sentence for sentence in says if sentence))
+    launch = Launch(training, memory, is_heap_small, expected, free_bytes, ())
+    told = _told(chosen, launch, is_chosen=is_open)
+    return replace(launch, notes=(told,) if note is None else (note, told))
+
+
+def loose_bytes(memory: Memory) -> int:
+    """Peak while training on the CPU where the C library's heap may grow as it likes; see `heap.py`."""
+    computed = memory.activations_bytes + memory.logits_bytes
+    return memory.training_peak_bytes + round(computed * (LOOSE_HEAP - 1))
 
 
 def settle_checkpointing(
@@ -77,21 +94,27 @@ def settle_checkpointing(
 ) -> tuple[Setup, Memory]:
     """The set-up with activations kept; computed again where only so, or more likely so, it fits."""
     memory = rehearsal(setup)
-    if not is_open or memory.training_peak_bytes - memory.runtime_bytes <= free_bytes:
+    if not is_open or _fits(memory.training_peak_bytes, memory, free_bytes):
         return setup, memory
     saving = replace(setup, is_checkpointed=True)
     return saving, rehearsal(saving)
 
 
-def _fits(setup: Setup, memory: Memory, free_bytes: int, *, is_chosen: bool) -> str:
+def _fits(peak_bytes: int, memory: Memory, free_bytes: int) -> bool:
     """Python and its libraries are there already, so they ask nothing of the memory that is free."""
-    there = free_bytes + memory.runtime_bytes
+    return peak_bytes - memory.runtime_bytes <= free_bytes
+
+
+def _told(setup: Setup, launch: Launch, *, is_chosen: bool) -> str:
+    memory, there = launch.memory, launch.free_bytes + launch.memory.runtime_bytes
     need = (
-        f"plan: {_gigabytes(memory.peak_bytes)} of memory at most, where {_gigabytes(there)} can be had "
+        f"plan: {gigabytes(memory.peak_bytes)} of memory needed, where {gigabytes(there)} can be had "
         f"(largest micro-batch: {setup.rows} rows of {setup.length_tokens} tokens)"
     )
     if setup.is_checkpointed and is_chosen:
         need += "; activations are computed again instead of kept, because keeping them would not fit"
+    elif launch.is_heap_small:
+        need += "; memory is given back at each turn, which costs time, because else it would not fit"
     if memory.peak_bytes > there:
         need += "; this may not fit: `tunesmith plan --fit` proposes what would"
     return need
@@ -108,12 +131,13 @@ def first_peak_told(
         if "peak_memory_bytes" in line and not told:
             told.append(True)
             say(
-                f"first step: peak memory {_gigabytes(line['peak_memory_bytes'])}; the plan for the largest "
-                f"micro-batch is {_gigabytes(launch.memory.training_peak_bytes)}"
+                f"first step: peak memory {gigabytes(line['peak_memory_bytes'])}; "
+                f"expected with the largest micro-batch: {gigabytes(launch.expected_bytes)}"
             )
 
     return recording
 
 
-def _gigabytes(size_bytes: int) -> str:
+def gigabytes(size_bytes: int) -> str:
+    """Size in the unit people buy memory in."""
     return f"{size_bytes / 1e9:.2f} GB"

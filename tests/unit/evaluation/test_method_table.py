@@ -48,8 +48,8 @@ def test_row_is_what_the_run_folder_holds(tmp_path):
         "share": "1.49%",
         "peak memory": "1.25 GB",
         "tokens/s": "300",
-        "held-out loss": "0.400 [−0.100, 0.900]",
-        "Field accuracy": "75.0 [74.5, 75.5]",
+        "held-out loss": "0.400\n[−0.100, 0.900]",
+        "Field accuracy": "75.0\n[74.5, 75.5]",
         "on disk": "7.7 MB",
     }
     assert len(base_cells(row)) == len(cells(row))

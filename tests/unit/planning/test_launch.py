@@ -7,7 +7,7 @@ from transformers import LlamaConfig
 
 from tiny_run import random_rows
 from tunesmith.config import RunConfig
-from tunesmith.planning.launch import first_peak_told, plan_launch, settle_checkpointing
+from tunesmith.planning.launch import first_peak_told, loose_bytes, plan_launch, settle_checkpointing
 from tunesmith.planning.rehearse import rehearse
 from tunesmith.planning.setups import Place, setup_of
 from tunesmith.planning.workload import workload_of
@@ -81,7 +81,20 @@ def test_first_peak_is_told_once_beside_the_plan():
     record(step=2, loss=1.9, peak_memory_bytes=1_300_000_000)
     assert [line["step"] for line in lines] == [0, 1, 2]
     (told,) = said
-    planned = launch.memory.training_peak_bytes / 1e9
+    expected = launch.expected_bytes / 1e9
     assert told == (
-        f"first step: peak memory 1.25 GB; the plan for the largest micro-batch is {planned:.2f} GB"
+        f"first step: peak memory 1.25 GB; expected with the largest micro-batch: {expected:.2f} GB"
     )
+
+
+def test_heap_is_held_small_where_it_would_not_fit_else_and_only_there():
+    memory = launched()[0].memory
+    loose, held = loose_bytes(memory), memory.training_peak_bytes
+    assert loose > held
+    roomy = launched(free_bytes=loose - memory.runtime_bytes)[0]
+    assert (roomy.is_heap_small, roomy.expected_bytes) == (False, loose)
+    tight = launched(free_bytes=loose - memory.runtime_bytes - 1)[0]
+    assert (tight.is_heap_small, tight.expected_bytes) == (True, held)
+    assert not tight.is_checkpointed
+    assert "memory is given back at each turn, which costs time" in tight.notes[0]
+    assert "given back" not in roomy.notes[0]
