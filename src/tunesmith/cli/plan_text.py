@@ -57,6 +57,7 @@ def head_lines(
 
 def plan_table(columns: Sequence["Column"], *, chosen: str) -> Table:
     """A row for each term, a column for each method; the chosen one is marked."""
+    from tunesmith.planning.launch import loose_bytes
     from tunesmith.planning.table import TERMS
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -76,6 +77,8 @@ def plan_table(columns: Sequence["Column"], *, chosen: str) -> Table:
     add("training peak", [gigabytes(plan.memory.training_peak_bytes) if plan else "" for plan in plans])
     add("evaluation peak", [gigabytes(plan.memory.evaluation_peak_bytes) if plan else "" for plan in plans])
     add("peak", [gigabytes(plan.memory.peak_bytes) if plan else "cannot" for plan in plans], "bold")
+    if any(plan and plan.setup.device == "cpu" for plan in plans):
+        add("loose heap", [gigabytes(loose_bytes(plan.memory)) if plan else "" for plan in plans], "dim")
     if any(plan and plan.limit_bytes is not None for plan in plans):
         add(_limit_label(plans), [SAYS[plan.fits] if plan else "" for plan in plans])
     add("trainable", [_counted(plan.memory.trainable_parameters) if plan else "" for plan in plans])

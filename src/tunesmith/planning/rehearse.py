@@ -156,7 +156,7 @@ def _figures(setup: Setup, *, is_whole: bool) -> Figures:
 
 def _rehearse_once(setup: Setup, layers: int) -> Figures:
     base = METHODS[setup.method.name].base
-    dtype = torch.float32 if base == "trained" else DTYPES[setup.dtype]
+    dtype = DTYPES[setup.dtype]
     plain = plain_model(
         _with_layers(setup.config, layers), dtype=dtype, is_four_bit=base == "four_bit", device=setup.device
     )
