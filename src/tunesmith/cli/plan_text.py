@@ -84,11 +84,18 @@ def plan_table(columns: Sequence["Column"], *, chosen: str) -> Table:
     add("trainable", [_counted(plan.memory.trainable_parameters) if plan else "" for plan in plans])
     add("of all", [_share(plan) if plan else "" for plan in plans])
     add("checkpointing", [_switch(plan) if plan else "" for plan in plans])
-    add("AdamW's states", [STATES[plan.setup.optim] if plan else "" for plan in plans])
+    add("AdamW's states", [_states(plan) if plan else "" for plan in plans])
     if any(plan and plan.duration for plan in plans):
         add("time a step", [_seconds(plan.duration) if plan else "" for plan in plans])
         add("training time", [_whole(plan.duration) if plan else "" for plan in plans])
     return table
+
+
+def _states(plan: "Planned") -> str:
+    """Torch's AdamW keeps its states in the type of the weights."""
+    setup = plan.setup
+    is_short = setup.optim == "adamw_torch" and setup.method.name == "full" and setup.dtype == "bfloat16"
+    return "16 bit" if is_short else STATES[setup.optim]
 
 
 def bars(columns: Sequence["Column"]) -> Iterator[Text]:

@@ -6,11 +6,19 @@ from collections.abc import Sequence
 SMALLEST_IN_8_BIT, SCALED_TOGETHER = 4096, 256
 
 
-def states_bytes(sizes: Sequence[int], *, optim: str) -> int:
-    """Both moments of tensors with so many numbers each; paged ones live in main memory and count 0."""
+def states_bytes(sizes: Sequence[int], *, optim: str, number_bytes: int = 4) -> int:
+    """Both moments of tensors with so many numbers each; paged ones live in main memory and count 0.
+
+    Args:
+        sizes: numbers in each tensor that learns.
+        optim: kind of the optimizer.
+        number_bytes: bytes of one of these numbers; torch's AdamW keeps its moments in their type.
+    """
     if optim.startswith("paged"):
         return 0
-    return sum(2 * (_in_8_bit(size) if optim == "adamw_8bit" else 4 * size) for size in sizes)
+    if optim == "adamw_8bit":
+        return sum(2 * _in_8_bit(size) for size in sizes)
+    return 2 * number_bytes * sum(sizes)
 
 
 def _in_8_bit(size: int) -> int:
@@ -19,6 +27,6 @@ def _in_8_bit(size: int) -> int:
     return size + 4 * -(-size // SCALED_TOGETHER)
 
 
-def step_bytes(sizes: Sequence[int], *, optim: str, device: str) -> int:
+def step_bytes(sizes: Sequence[int], *, optim: str, device: str, number_bytes: int = 4) -> int:
     """Temporary tensors of a step: torch's AdamW takes all tensors at once on a GPU, and is fused on CPU."""
-    return 4 * sum(sizes) if optim == "adamw_torch" and device != "cpu" else 0
+    return number_bytes * sum(sizes) if optim == "adamw_torch" and device != "cpu" else 0

@@ -168,7 +168,7 @@ def _rehearse_once(setup: Setup, layers: int) -> Figures:
         enable_checkpointing(model)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sizes = [parameter.numel() for parameter in learning]
-    states = states_bytes(sizes, optim=setup.optim)
+    states = states_bytes(sizes, optim=setup.optim, number_bytes=learning[0].element_size())
     with FakeTensorMode(), LiveBytes(chosen=setup.scored_tokens) as count:
         keep = make_fake(model)
         added = count.live_bytes - whole
@@ -185,7 +185,9 @@ def _rehearse_once(setup: Setup, layers: int) -> Figures:
         adapter=added,
         gradients=sum(parameter.nbytes for parameter in learning),
         states=states,
-        step=step_bytes(sizes, optim=setup.optim, device=setup.device),
+        step=step_bytes(
+            sizes, optim=setup.optim, device=setup.device, number_bytes=learning[0].element_size()
+        ),
         parameters=sum(map(_numbers, model.parameters())),
         trainable=sum(sizes),
         **peaks,

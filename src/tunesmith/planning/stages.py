@@ -123,7 +123,7 @@ def _answer_peak(model: nn.Module, batch: Batch, count: LiveBytes, rows: int, an
     with batch.precision():
         output = model(input_ids=ids_BT, use_cache=True, logits_to_keep=1)
     reading = count.take_peak() - held
-    layers = cast(Any, model).config.get_text_config().num_hidden_layers
+    layers: int = cast(Any, model).config.get_text_config().num_hidden_layers
     states: int = sum(
         tensor.nbytes for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)
     )

@@ -201,6 +201,16 @@ def test_a_gpu_holds_no_runtime_and_no_paged_states():
     assert memory.gradients_bytes == 4 * memory.trainable_parameters
 
 
+def test_weights_that_learn_in_16_bit_take_half_of_everything():
+    masters, short = (
+        rehearse(setup(method="full", device="cuda", dtype=dtype)) for dtype in ("float32", "bfloat16")
+    )
+    for term in ("gradients_bytes", "optimizer_bytes"):
+        assert getattr(masters, term) == 2 * getattr(short, term) > 0
+    # The frequencies of the positions stay in float32.
+    assert masters.weights_bytes == pytest.approx(2 * short.weights_bytes, rel=1e-3)
+
+
 def test_a_loose_heap_is_part_of_the_plan():
     small, loose = (rehearse(setup(has_small_heap=choice)) for choice in (True, False))
     assert loose.workspace_bytes == round(1.2 * dynamic(small)) and small.workspace_bytes == 0
