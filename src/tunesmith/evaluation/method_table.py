@@ -108,8 +108,8 @@ def cells(row: MethodRow) -> list[str]:
     """The row for people, in the order of `COLUMNS`."""
     return [
         row.method,
-        f"{row.trainable:,}",
-        f"{row.share:.2%}",
+        _counted(row.trainable),
+        f"{100 * row.share:.3g}%",
         f"{row.peak_memory_bytes / 1e9:.2f} GB",
         f"{row.tokens_per_second:.0f}",
         _shown(row.tuned["loss"]),
@@ -121,12 +121,18 @@ def cells(row: MethodRow) -> list[str]:
 def columns(row: MethodRow) -> list[str]:
     """Headings of `cells`."""
     score = metric_name(row.score)
-    return ["method", "trainable", "share", "peak memory", "tokens/s", "held-out loss", score, "on disk"]
+    return ["method", "trainable", "share", "peak", "tokens/s", "held-out loss", score, "on disk"]
 
 
 def base_cells(row: MethodRow) -> list[str]:
     """The model nothing was done to, in the same columns."""
     return ["(base)", "", "", "", "", _shown(row.base["loss"]), _shown(row.base[row.score]), ""]
+
+
+def _counted(parameters: int) -> str:
+    """Parameters to four digits, for people."""
+    millions = parameters / 1e6
+    return f"{millions:.1f} M" if millions >= 1 else f"{1000 * millions:.1f} k"
 
 
 def megabytes(size_bytes: int) -> str:

@@ -44,9 +44,9 @@ def test_row_is_what_the_run_folder_holds(tmp_path):
     assert row.score == "field_accuracy"
     assert dict(zip(columns(row), cells(row), strict=True)) == {
         "method": "lora",
-        "trainable": "2,000,000",
+        "trainable": "2.0 M",
         "share": "1.49%",
-        "peak memory": "1.25 GB",
+        "peak": "1.25 GB",
         "tokens/s": "300",
         "held-out loss": "0.400\n[−0.100, 0.900]",
         "Field accuracy": "75.0\n[74.5, 75.5]",
@@ -85,3 +85,12 @@ def test_a_run_without_answers_is_refused(tmp_path):
 def test_rows_are_json(tmp_path):
     row = method_row(run_of(tmp_path))
     assert json.loads(json.dumps(row.as_dict()))["tuned"]["loss"]["value"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shown"), [(648, "0.6 k"), (368_640, "368.6 k"), (134_515_008, "134.5 M")]
+)
+def test_parameters_are_counted_for_people(tmp_path, parameters, shown):
+    run = run_of(tmp_path)
+    run.update_manifest(parameters={"trainable": parameters, "base": 134_515_008})
+    assert cells(method_row(run))[1] == shown
