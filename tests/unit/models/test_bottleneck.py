@@ -310,7 +310,8 @@ def test_layers_in_4_bit_are_wrapped_and_learn(tmp_path):
     before = logits(base())
     model = get_peft_model(base(), BottleneckConfig(task_type="CAUSAL_LM"))
     wrapped = [layer for layer in model.modules() if isinstance(layer, BottleneckLayer)]
-    assert {type(layer.base_layer).__name__ for layer in wrapped} == {"Linear4bit"}
+    # `o_proj` of the tiny model is too narrow for the CPU's kernel and is held unpacked.
+    assert {type(layer.base_layer).__name__ for layer in wrapped} == {"Linear", "Linear4bit"}
     assert torch.equal(logits(model), before)
 
     model = tuned(base=base())
