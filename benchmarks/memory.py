@@ -137,11 +137,14 @@ def measured(cell: Cell) -> Result:
 
 
 def kept() -> list[Result]:
-    """What was measured so far."""
+    """What was measured so far, each cell once."""
     if not MEASURED.exists():
         return []
     lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    return [Result(Cell(**line.pop("cell")), **line) for line in lines]
+    found = [Result(Cell(**line.pop("cell")), **line) for line in lines]
+    # Two that worked on it at once may both have measured a cell.
+    latest = {result.cell: result for result in found}
+    return [latest[cell] for cell in cells() if cell in latest]
 
 
 def error(planned: int, taken: int) -> float:
