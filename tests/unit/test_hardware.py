@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -90,3 +92,10 @@ def test_limit_of_a_container_counts(tmp_path, monkeypatch, limit, used, expecte
     monkeypatch.setattr("tunesmith.hardware.CGROUP", tmp_path)
     free = free_memory_bytes("cpu")
     assert free == expected if expected is not None else free > 10_000_000
+
+
+def test_peak_memory_is_this_process_own_and_not_that_of_its_parent():
+    held = torch.ones(100_000_000)
+    code = "from tunesmith.hardware import peak_memory_bytes; print(peak_memory_bytes('cpu'))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(child.stdout) < peak_memory_bytes("cpu") - 0.5 * held.nbytes

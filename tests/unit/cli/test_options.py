@@ -51,5 +51,5 @@ def test_help_shows_each_fields_docstring_default_and_choices(capsys: pytest.Cap
         main(["train", "--help"])
     assert stopped.value.code == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--learning-rate STR Peak learning rate of AdamW. [default: 0.0002]" in shown
+    assert "--learning-rate STR Peak learning rate of AdamW; if not given:" in shown
     assert "[choices: refuse, drop, truncate] [default: refuse]" in shown
