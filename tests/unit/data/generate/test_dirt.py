@@ -383,7 +383,10 @@ def test_rows_that_share_a_prompt_stay_as_they_are():
         st.fixed_dictionaries(
             {"completion": st.text(min_size=1), "prompt": st.text(min_size=1)},
             optional={"system": st.text()},
-        ).filter(lambda row: row["prompt"].strip() and row["completion"].strip()),
+        ).filter(
+            # By the word NaN this test tells a number that is none from other broken lines.
+            lambda row: row["prompt"].strip() and row["completion"].strip() and "NaN" not in str(row)
+        ),
         min_size=3,
         max_size=8,
         unique_by=lambda row: " ".join(row["prompt"].casefold().split()),
