@@ -29,7 +29,7 @@ from tunesmith.hardware import peak_memory_bytes
 from tunesmith.methods import METHODS
 from tunesmith.models.find import find_model
 from tunesmith.planning.heap import keep_heap_small
-from tunesmith.planning.probe import probe
+from tunesmith.planning.probe import plain_values, probe
 from tunesmith.planning.probe_child import Asked, ready_model, synthetic_rows
 from tunesmith.planning.rehearse import Setup, rehearse
 from tunesmith.planning.terms import Memory
@@ -123,8 +123,7 @@ def train(asked: Asked) -> int:
 def measured(cell: Cell) -> Result:
     """Train and probe the cell, each in a process of its own."""
     setup = cell.setup
-    fields = {name: getattr(setup, name) for name in Setup.__dataclass_fields__ if name != "config"}
-    asked = {**fields, "method": setup.method.model_dump(), "model_name": MODEL, "revision": None}
+    asked = {**plain_values(setup), "model_name": MODEL, "revision": None}
     child = subprocess.run(
         [sys.executable, __file__, "--train"],
         input=json.dumps(asked),

@@ -21,7 +21,7 @@ from tunesmith.evaluation.card import render_card
 from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
 from tunesmith.evaluation.scores import Evaluation
-from tunesmith.hardware import Hardware, choose_hardware, free_memory_bytes
+from tunesmith.hardware import DTYPES, Hardware, choose_hardware, free_memory_bytes
 from tunesmith.methods import METHODS, trainable
 from tunesmith.models.adapter import save_adapter, save_whole
 from tunesmith.models.checkpointing import enable_checkpointing
@@ -140,11 +140,9 @@ def prepare_model(
 ) -> tuple[LoadedModel, dict[str, int]]:
     """The pretrained model, ready to learn, and its numbers of parameters."""
     method = METHODS[config.method.name]
-    # Small updates vanish in 16-bit weights, so what learns is held in 32 unless another type is asked for.
-    is_master = method.base == "trained" and config.model.dtype == "auto"
     loaded = load_model(
         source,
-        dtype=torch.float32 if is_master else hardware.torch_dtype,
+        dtype=DTYPES[launch.dtype],
         device=loading_device(hardware.device),
         four_bit=method.base == "four_bit",
     )

@@ -5,16 +5,13 @@ Read next: `templates/methods.html.j2`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from tunesmith.errors import RunFolderError
 from tunesmith.evaluation.curves import Points, draw_validations, series
 from tunesmith.evaluation.marks import format_interval, format_value, metric_name
-from tunesmith.evaluation.report import visible
+from tunesmith.evaluation.report import page_template
 from tunesmith.runs import RunFolder
 
 # The first one that the rows allow is the score of the task.
@@ -150,23 +147,10 @@ def render_methods(rows: Sequence[MethodRow], *, title: str) -> str:
     points: dict[str, Points] = {
         row.method: series(RunFolder(Path(row.run)).metrics, key="eval_loss") for row in rows
     }
-    return _template().render(
+    return page_template("methods.html.j2").render(
         title=title,
         columns=columns(rows[0]),
         rows=[base_cells(rows[0]), *map(cells, rows)],
         curve=draw_validations(points),
         n=rows[0].tuned["loss"]["n"],
     )
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("tunesmith.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("methods.html.j2")

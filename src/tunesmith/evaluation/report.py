@@ -80,7 +80,7 @@ def render_report(facts: RunFacts) -> str:
         A page without scripts, links to other files or dates; equal for equal facts.
     """
     curves = draw_curves(facts.metrics)
-    return _template().render(
+    return page_template("report.html.j2").render(
         title=facts.title,
         base_model=facts.base_model,
         method=facts.method,
@@ -141,8 +141,9 @@ def _visible_character(character: str) -> str:
     return "\N{REPLACEMENT CHARACTER}" if 0xD800 <= code <= 0xDFFF or code == 0x7F else character
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
+@lru_cache(maxsize=2)
+def page_template(name: str) -> Template:
+    """A page of this package's templates, in which every value is text that a reader can hold."""
     environment = Environment(
         loader=PackageLoader("tunesmith.evaluation"),
         autoescape=True,
@@ -151,4 +152,4 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from tunesmith.config import RunConfig, TrainingConfig
-from tunesmith.planning.heap import LOOSE_HEAP
+from tunesmith.planning.beside import heap_bytes
 from tunesmith.planning.rehearse import Setup, rehearse
 from tunesmith.planning.setups import Place, setup_of
 from tunesmith.planning.terms import Memory
@@ -20,6 +20,7 @@ class Launch:
 
     Attributes:
         training: the configuration's section with nothing left on `auto`.
+        dtype: number type in which the weights are loaded.
         memory: what the largest micro-batch needs.
         is_heap_small: whether the heap must be held small; left loose, training is faster and takes more.
         expected_bytes: peak while training, with the heap as it will be.
@@ -28,6 +29,7 @@ class Launch:
     """
 
     training: TrainingConfig
+    dtype: str
     memory: Memory
     is_heap_small: bool
     expected_bytes: int
@@ -78,7 +80,7 @@ def plan_launch(config: RunConfig, shape: PretrainedConfig, place: Place, worklo
             "gradient_checkpointing": "always" if chosen.is_checkpointed else "never",
         }
     )
-    launch = Launch(training, memory, is_heap_small, expected, free_bytes, ())
+    launch = Launch(training, chosen.dtype, memory, is_heap_small, expected, free_bytes, ())
     told = _told(chosen, launch, is_chosen=is_open)
     return replace(launch, notes=(told,) if note is None else (note, told))
 
@@ -86,7 +88,7 @@ def plan_launch(config: RunConfig, shape: PretrainedConfig, place: Place, worklo
 def loose_bytes(memory: Memory) -> int:
     """Peak while training on the CPU where the C library's heap may grow as it likes; see `heap.py`."""
     computed = memory.activations_bytes + memory.logits_bytes
-    return memory.training_peak_bytes + round(computed * (LOOSE_HEAP - 1))
+    return memory.training_peak_bytes + heap_bytes(computed, device="cpu", has_small_heap=False)
 
 
 def settle_checkpointing(

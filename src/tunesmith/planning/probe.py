@@ -35,7 +35,7 @@ def probe(setup: Setup, *, model_name: str, revision: str | None) -> Probe:
     Raises:
         RunFailed: if the process died or failed; says what the plan was, and the process's last words.
     """
-    asked = json.dumps({**_plain(setup), "model_name": model_name, "revision": revision})
+    asked = json.dumps({**plain_values(setup), "model_name": model_name, "revision": revision})
     child = subprocess.run(
         [sys.executable, "-m", "tunesmith.planning.probe_child"],
         input=asked,
@@ -62,7 +62,7 @@ def corrected(memory: Memory, probed: Probe) -> Memory:
     return replace(memory, workspace_bytes=grown, loading_bytes=min(memory.loading_bytes, probed.peak_bytes))
 
 
-def _plain(setup: Setup) -> dict[str, Any]:
+def plain_values(setup: Setup) -> dict[str, Any]:
     """All of a setup but the model's shape, which the child reads with the weights."""
     fields = {name: getattr(setup, name) for name in Setup.__dataclass_fields__ if name != "config"}
     return {**fields, "method": setup.method.model_dump()}

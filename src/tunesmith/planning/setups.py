@@ -68,6 +68,7 @@ def setup_of(
     base = METHODS[name].base
     optim, note = choose_optim(config.training.optim, device=place.device, is_four_bit=base == "four_bit")
     rows, length_tokens, scored_tokens = workload.batch_of(config.training.per_device_train_batch_size)
+    # Small updates vanish in 16-bit weights.
     has_masters = base == "trained" and config.model.dtype == "auto"
     setup = Setup(
         config=shape,
