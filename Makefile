@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test lint bench bench-data bench-memory docs clean
+.PHONY: demo test lint soak bench bench-data bench-memory docs clean
 
 demo: $(STAMP)
 	$(BIN)/tunesmith demo
@@ -17,6 +17,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Hundreds of kills at random moments instead of the few that `make test` takes time for.
+soak: $(STAMP)
+	TUNESMITH_KILLS=200 $(BIN)/pytest tests/journeys/test_kill.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py

@@ -16,11 +16,11 @@ PACKAGE = Path(tunesmith.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors"},
-    {"config"},
+    {"config", "run_lock"},
     {"resolve", "runs", "hardware", "progress", "tools"},
     {"data", "models"},
     {"methods"},
-    {"training", "evaluation", "doctor"},
+    {"training", "evaluation", "doctor", "identity"},
     {"planning"},
     {"pipeline", "use"},
     {"approaches"},
