@@ -17,7 +17,7 @@ from transformers import (
 
 from tunesmith.models.shared_prefix import Prefix, bare_model, can_keep, compute_prefix, shared_tokens
 
-MOST_ROWS_FACTOR = 4
+MOST_ROWS_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def generate_ids(
         decoding: how tokens are chosen.
         stop_ids: tokens that end an answer.
         pad_id: fills batches on the left.
-        batch_rows: rows in a batch of the longest prompts; shorter ones may be up to `MOST_ROWS_SHARE`
+        batch_rows: rows in a batch of the longest prompts; shorter ones may be up to `MOST_ROWS_FACTOR`
             times as many.
         on_rows: told the rows of each batch when it is done.
         adapter_names: for each prompt, peft's name of the adapter that answers it; by default the active one.
