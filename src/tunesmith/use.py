@@ -11,11 +11,11 @@ from tunesmith.data.prepare import fit_parts, read_rows, skip_notes
 from tunesmith.data.render import Rendered, Renderer, choose_template
 from tunesmith.data.split import with_given
 from tunesmith.errors import DataError, ModelError
-from tunesmith.evaluation.measure import evaluate_model, rows_to_ask
+from tunesmith.evaluation.measure import answer_texts, evaluate_model, rows_to_ask
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import choose_hardware
 from tunesmith.models.adapter import Target, find_target, load_target, target_tokenizer
-from tunesmith.models.generate import Decoding, generate_ids, stream_answer
+from tunesmith.models.generate import Decoding, stream_answer
 from tunesmith.models.load import LoadedModel
 from tunesmith.models.merge import Merged, merge_adapter
 from tunesmith.models.switch import AdapterSwitch, Request, load_switch
@@ -91,17 +91,16 @@ def answer(
     """The model's answer to each conversation, in order."""
     progress = progress or Silent()
     progress.begin("generating", len(prompts))
-    ids = generate_ids(
-        session.loaded.model,
+    texts = answer_texts(
+        session.loaded,
+        session.renderer,
         [session.ask(prompt) for prompt in prompts],
         decoding=decoding,
-        stop_ids=session.renderer.end_of_turn_ids,
-        pad_id=session.loaded.pad_id,
         batch_rows=batch_rows,
         on_rows=progress.advance,
     )
     progress.end()
-    return [session.renderer.text(row) for row in ids]
+    return texts
 
 
 def stream(session: Session, messages: Sequence[Message], *, decoding: Decoding) -> str:

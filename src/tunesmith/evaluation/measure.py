@@ -91,6 +91,37 @@ def _last_answer_tokens(row: Rendered) -> int:
     return end - start
 
 
+def answer_texts(
+    loaded: LoadedModel,
+    renderer: Renderer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    decoding: Decoding,
+    batch_rows: int,
+    on_rows: Callable[[int], None],
+) -> list[str]:
+    """The text of the model's answer to each prompt, in order.
+
+    Args:
+        loaded: the model as it now computes.
+        renderer: knows where an answer ends, and its text.
+        prompts: token ids of each.
+        decoding: how tokens are chosen.
+        batch_rows: rows in a batch of the longest prompts.
+        on_rows: told the rows of each batch when it is done.
+    """
+    answers = generate_ids(
+        loaded.model,
+        prompts,
+        decoding=decoding,
+        stop_ids=renderer.end_of_turn_ids,
+        pad_id=loaded.pad_id,
+        batch_rows=batch_rows,
+        on_rows=on_rows,
+    )
+    return [renderer.text(ids) for ids in answers]
+
+
 def evaluate_model(
     loaded: LoadedModel,
     renderer: Renderer,
@@ -160,16 +191,15 @@ def _measure(
 ) -> Measured:
     """Losses on `rows`, and answers to `asked` as the model gives them after each row's own prompt."""
     losses = losses_of(rows, batch_rows, on_rows)
-    answers = generate_ids(
-        loaded.model,
+    answers = answer_texts(
+        loaded,
+        renderer,
         [renderer.prompt_ids(row.row.prompt) for row in asked],
         decoding=decoding,
-        stop_ids=renderer.end_of_turn_ids,
-        pad_id=loaded.pad_id,
         batch_rows=batch_rows,
         on_rows=on_rows,
     )
-    return Measured(losses, tuple(renderer.text(ids) for ids in answers))
+    return Measured(losses, tuple(answers))
 
 
 def _statistics(measured: Measured, references: Sequence[str]) -> list[tuple[Metric, NDArray[np.float64]]]:
