@@ -16,6 +16,8 @@ from transformers import AutoConfig
 
 # Largest block of logits held at once.
 CHUNK_TOKENS = 256
+ROLES = ("input", "output", "gradient")
+Buffers = dict[tuple[str, int], Tensor]
 
 
 def layer_shapes(config: AutoConfig) -> list[tuple[int, int]]:
@@ -34,34 +36,29 @@ def layer_shapes(config: AutoConfig) -> list[tuple[int, int]]:
     ]
 
 
-def products(weight_OI: Tensor, buffers: dict[int, Tensor], tokens: int) -> None:
-    """Forward, and the gradient of the input; the two share buffers, since no value matters."""
+def products(weight_OI: Tensor, buffers: Buffers, tokens: int) -> None:
+    """Forward, and the gradient of the input; what goes in stays as it is, so that no number dies out."""
     outputs, inputs = weight_OI.shape
-    x_TI, y_TO = buffers[inputs][:tokens], buffers[outputs][:tokens]
-    if inputs == outputs:
-        y_TO = buffers[0][:tokens]
-    torch.mm(x_TI, weight_OI.t(), out=y_TO)
-    torch.mm(y_TO, weight_OI, out=x_TI)
+    y_TO = buffers["output", outputs][:tokens]
+    torch.mm(buffers["input", inputs][:tokens], weight_OI.t(), out=y_TO)
+    torch.mm(y_TO, weight_OI, out=buffers["gradient", inputs][:tokens])
 
 
 def bound_seconds(config: AutoConfig, cuts: list[tuple[int, int]]) -> float:
     """Seconds of the products of micro-batches given as (tokens, scored tokens)."""
     shapes = layer_shapes(config)
-    scale = 1e-2
-    layers = [[torch.randn(shape) * scale for shape in shapes] for _ in range(config.num_hidden_layers)]
-    head_VD = torch.randn(config.vocab_size, config.hidden_size) * scale
-    most = max(tokens for tokens, _ in cuts)
-    buffers = {width: torch.ones(most, width) for shape in shapes for width in shape}
-    buffers[0] = torch.ones(most, config.hidden_size)
-    buffers[config.vocab_size] = torch.ones(CHUNK_TOKENS, config.vocab_size)
+    layers = [[torch.randn(shape) for shape in shapes] for _ in range(config.num_hidden_layers)]
+    head_VD = torch.randn(config.vocab_size, config.hidden_size)
+    most = max(CHUNK_TOKENS, *(tokens for tokens, _ in cuts))
+    widths = {width for shape in shapes for width in shape}
+    buffers = {(role, width): torch.ones(most, width) for role in ROLES for width in widths}
+    buffers["output", config.vocab_size] = torch.ones(CHUNK_TOKENS, config.vocab_size)
     started = time.perf_counter()
     for tokens, scored in cuts:
         for weight_OI in (weight_OI for layer in layers for weight_OI in layer):
             products(weight_OI, buffers, tokens)
         for at in range(0, scored, CHUNK_TOKENS):
             products(head_VD, buffers, min(CHUNK_TOKENS, scored - at))
-        for buffer in buffers.values():
-            buffer.fill_(1.0)
     return time.perf_counter() - started
 
 

@@ -1,0 +1,131 @@
+"""The speed benchmark's arithmetic: what it says must follow from what was measured."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """Loads a module of the benchmarks by name."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module
+    sys.path.remove(str(BENCHMARKS))
+
+
+def measured(task, *, rate, losses=(2.0, 1.5), peak=2e9, padded=1_250):
+    return task.Measured(1_000, padded, 1_000 / rate, losses, int(peak), {"torch": "2"})
+
+
+def outcomes(bench, rates, **losses):
+    """One round: a rate by name; None where a contestant failed."""
+    task, page = bench("peers.task"), bench("speed_page")
+    names = {"ours": "ours", "same": page.SAME, "bound": page.BOUND, "gone": "LitGPT"}
+    return [
+        page.Outcome(names[key], None, "no such wheel")
+        if rate is None
+        else page.Outcome(names[key], measured(task, rate=rate, losses=losses.get(key, (2.0, 1.5))))
+        for key, rate in rates.items()
+    ]
+
+
+def test_made_rows_are_the_same_each_time_and_no_two_alike(bench):
+    speed = bench("speed")
+    rows = speed.made_rows(48, 5)
+    assert rows == speed.made_rows(48, 5) != speed.made_rows(48, 6)
+    assert len({row["output"] for row in rows}) == 48
+    lengths = [len(row["output"]) for row in rows]
+    assert max(lengths) > 4 * min(lengths)
+
+
+def test_a_file_with_too_few_rows_is_refused(bench, tmp_path):
+    speed = bench("speed")
+    path = tmp_path / "rows.json"
+    path.write_text('[{"instruction": "a", "output": "b"}]', encoding="utf-8")
+    assert speed.read_rows(path, 1) == [{"instruction": "a", "input": "", "output": "b"}]
+    with pytest.raises(SystemExit, match="has 1 rows; 16 were asked for"):
+        speed.read_rows(path, 16)
+
+
+@pytest.mark.parametrize("rows", ["0", "8", "40"])
+def test_rows_that_make_no_whole_steps_are_refused(bench, rows, capsys):
+    with pytest.raises(SystemExit):
+        bench("speed").asked(["--rows", rows])
+    assert "must be a multiple of 16" in capsys.readouterr().err
+
+
+def test_what_one_process_tells_another_hears(bench, capsys):
+    task = bench("peers.task")
+    told = measured(task, rate=80)
+    print("chatter")
+    task.tell(told)
+    print("more of it")
+    assert task.heard(capsys.readouterr().out) == told
+    assert task.heard("chatter only\n") is None
+
+
+def test_counter_counts_with_and_without_padding(bench):
+    counter = bench("peers.task").Counter()
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    counter(None, (), {"input_ids": torch.zeros(2, 3), "attention_mask": mask})
+    counter(None, (), {"input_ids": torch.zeros(1, 2), "attention_mask": torch.ones(1, 2)})
+    assert (counter.tokens, counter.padded_tokens) == (6, 8)
+
+
+def test_ratios_are_taken_within_a_round(bench):
+    page = bench("speed_page")
+    rounds = [
+        outcomes(bench, {"ours": 300, "same": 100}),
+        outcomes(bench, {"ours": 200, "same": 50}),
+        outcomes(bench, {"ours": 150, "same": 60}),
+    ]
+    assert page.ratios(rounds, page.SAME) == pytest.approx([3.0, 4.0, 2.5])
+    assert page.spread(page.ratios(rounds, page.SAME)) == "3.00 (2.50 to 4.00)"
+
+
+def test_page_says_ratio_padding_bound_and_who_is_missing(bench):
+    page = bench("speed_page")
+    rounds = [outcomes(bench, {"ours": 300, "bound": 400, "same": 100, "gone": None})]
+    growth = [page.Point("rows", 2, 256, 0.5), page.Point("rows", 4, 512, 1.25)]
+    text = page.page(rounds, growth, rows="16 made rows", threads=2)
+    assert "| ours | 1,000 | 20% | 3.3 | 300 |  | 2.0 GB | 1.0 |" in text
+    assert "| TRL, same | 1,000 | 20% | 10.0 | 100 | 3.00 | 2.0 GB | 1.0 |" in text
+    assert "reaches 75 % of that" in text
+    assert "| rows in a step | 4 | 512 | 1.25 | 410 | 2.5 |" in text
+    assert "Left out: LitGPT: no such wheel" in text
+
+
+def test_largest_gap_between_losses_counts(bench):
+    page = bench("speed_page")
+    near = outcomes(bench, {"ours": 3, "same": 1}, ours=(2.0, 1.5), same=(2.0002, 1.4995))
+    assert page.loss_gap(near) == pytest.approx(0.0005)
+    assert page.loss_gap(outcomes(bench, {"ours": 3, "gone": None})) is None
+    with pytest.raises(ValueError, match="shorter"):
+        page.loss_gap(outcomes(bench, {"ours": 3, "same": 1}, same=(2.0,)))
+
+
+def test_a_failing_child_is_told_without_paths(bench, tmp_path):
+    speed = bench("speed")
+    (tmp_path / "fails.py").write_text("raise OSError('no file /some/where/deep/model.bin')")
+    (tmp_path / "speaks.py").write_text("print('fine')")
+    run = lambda module: speed.run(Path(sys.executable), module, [], work=tmp_path, threads=1)  # noqa: E731
+    with pytest.raises(RuntimeError, match="^OSError: no file model.bin$"):
+        run("fails")
+    assert run("speaks") == "fine\n"
+
+
+def test_bound_computes_the_products_it_says(bench):
+    bound = bench("speed_bound")
+    torch.manual_seed(0)
+    weight = torch.randn(4, 3)
+    x = torch.randn(5, 3)
+    buffers = {3: x.clone(), 4: torch.zeros(5, 4)}
+    bound.products(weight, buffers, 2)
+    torch.testing.assert_close(buffers[4][:2], x[:2] @ weight.T)
+    torch.testing.assert_close(buffers[3][:2], x[:2] @ weight.T @ weight)
+    assert torch.equal(buffers[3][2:], x[2:]) and not buffers[4][2:].any()
