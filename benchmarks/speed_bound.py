@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from peers import task
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 # Largest block of logits held at once.
 CHUNK_TOKENS = 256
@@ -20,7 +20,7 @@ ROLES = ("input", "output", "gradient")
 Buffers = dict[tuple[str, int], Tensor]
 
 
-def layer_shapes(config: AutoConfig) -> list[tuple[int, int]]:
+def layer_shapes(config: PretrainedConfig) -> list[tuple[int, int]]:
     """(output width, input width) of the linear layers of one block of a Llama."""
     width, inner = config.hidden_size, config.intermediate_size
     head = getattr(config, "head_dim", None) or width // config.num_attention_heads
@@ -44,7 +44,7 @@ def products(weight_OI: Tensor, buffers: Buffers, tokens: int) -> None:
     torch.mm(y_TO, weight_OI, out=buffers["gradient", inputs][:tokens])
 
 
-def bound_seconds(config: AutoConfig, cuts: list[tuple[int, int]]) -> float:
+def bound_seconds(config: PretrainedConfig, cuts: list[tuple[int, int]]) -> float:
     """Seconds of the products of micro-batches given as (tokens, scored tokens)."""
     shapes = layer_shapes(config)
     layers = [[torch.randn(shape) for shape in shapes] for _ in range(config.num_hidden_layers)]

@@ -19,7 +19,7 @@ EXPLAINED = {
     "hand (no checkpointing, rows of a step sorted by length)",
     "TRL, tuned": "the tutorial without gradient checkpointing, rows grouped by length",
     "TRL, guide": "the usual tutorial: one text a row, all tokens scored, the rest as it comes",
-    "LitGPT": "its own training function, our ids and scored tokens, dropout 0.05",
+    "LitGPT": "its own training function, our ids, scored tokens and order (sorted as for `TRL, same`), dropout 0.05",
     "LLaMA-Factory": "its supervised fine-tuning with its own template, dropout 0.05, the rest as it comes",
 }
 UNITS = {"rows": "rows in a step", "length": "tokens in a row", "parameters": "parameters of a random model"}
@@ -86,7 +86,7 @@ def ratios(rounds: Sequence[Sequence[Outcome]], name: str) -> list[float]:
 
 
 def loss_gap(outcomes: Sequence[Outcome]) -> float | None:
-    """Largest difference of a step's loss between ours and TRL on the same task; None where one is missing."""
+    """Largest difference of a step's loss between ours and TRL on the same task; None if one is missing."""
     found = {o.name: o.measured for o in outcomes}
     ours, same = found.get(OURS), found.get(SAME)
     if ours is None or same is None:
@@ -106,8 +106,8 @@ def page(rounds: Sequence[Sequence[Outcome]], growth: Sequence[Point], *, rows: 
         "",
         *_table(rounds),
         "",
-        "Tokens are real ones, without padding; loading is not timed. Programs that render rows by a template "
-        "of their own have other tokens. Peak: memory of the whole process. What each does:",
+        "Tokens are real ones, without padding; loading is not timed. Programs that render rows by a "
+        "template of their own have other tokens. Peak: memory of the whole process. What each does:",
         "",
         *(f"- {name}: {EXPLAINED[name]}." for name in _names(rounds) if name in EXPLAINED),
         "",
@@ -157,10 +157,9 @@ def _bound(rounds: Sequence[Sequence[Outcome]]) -> Iterator[str]:
     yield "## Beside the bound"
     yield ""
     yield (
-        f"The matrix products alone, into buffers that are already there (each frozen linear layer forward and "
-        f"for the gradient of its input, the output layer at scored positions), do {rate} tokens/s. Ours "
-        f"reaches {spread(shares, 0)} % of that, with attention, norms, optimizer "
-        "and all else."
+        f"The matrix products alone, into buffers that are already there (each frozen linear layer forward "
+        f"and for the gradient of its input, the output layer at scored positions), do {rate} tokens/s. "
+        f"Ours reaches {spread(shares, 0)} % of that, with attention, norms, optimizer and all else."
     )
     yield ""
 

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,8 @@ def test_a_failing_child_is_told_without_paths(bench, tmp_path):
     speed = bench("speed")
     (tmp_path / "fails.py").write_text("raise OSError('no file /some/where/deep/model.bin')")
     (tmp_path / "speaks.py").write_text("print('fine')")
-    run = lambda module: speed.run(Path(sys.executable), module, [], work=tmp_path, threads=1)  # noqa: E731
-    with pytest.raises(RuntimeError, match="^OSError: no file model.bin$"):
+    run = partial(speed.run, Path(sys.executable), arguments=[], work=tmp_path, threads=1)
+    with pytest.raises(RuntimeError, match=r"^OSError: no file model\.bin$"):
         run("fails")
     assert run("speaks") == "fine\n"
 
@@ -124,8 +125,8 @@ def test_bound_computes_the_products_it_says(bench):
     torch.manual_seed(0)
     weight = torch.randn(4, 3)
     x = torch.randn(5, 3)
-    buffers = {3: x.clone(), 4: torch.zeros(5, 4)}
+    buffers = {("input", 3): x, ("output", 4): torch.zeros(5, 4), ("gradient", 3): torch.zeros(5, 3)}
     bound.products(weight, buffers, 2)
-    torch.testing.assert_close(buffers[4][:2], x[:2] @ weight.T)
-    torch.testing.assert_close(buffers[3][:2], x[:2] @ weight.T @ weight)
-    assert torch.equal(buffers[3][2:], x[2:]) and not buffers[4][2:].any()
+    torch.testing.assert_close(buffers["output", 4][:2], x[:2] @ weight.T)
+    torch.testing.assert_close(buffers["gradient", 3][:2], x[:2] @ weight.T @ weight)
+    assert not buffers["output", 4][2:].any() and not buffers["gradient", 3][2:].any()
