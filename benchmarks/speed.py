@@ -71,7 +71,7 @@ def made_rows(count: int, seed: int) -> list[dict[str, str]]:
     random = Random(seed)  # noqa: S311  nothing secret is drawn
     rows = []
     for _ in range(count):
-        sentences = min(16, max(1, round(random.lognormvariate(2.0, 0.7))))
+        sentences = min(40, max(1, round(random.lognormvariate(2.7, 0.6))))
         given = fake.paragraph(nb_sentences=2) if random.random() < 0.3 else ""
         answer = fake.paragraph(nb_sentences=sentences, variable_nb_sentences=False)
         rows.append(
@@ -206,7 +206,9 @@ def rounds_of(
 
 def threads_here() -> int:
     """As many as there are cores for this process, or what OMP_NUM_THREADS says."""
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    # macOS has no affinity.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("OMP_NUM_THREADS") or cores)
 
 
 def asked(arguments: Sequence[str] | None = None) -> argparse.Namespace:

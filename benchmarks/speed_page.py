@@ -19,7 +19,7 @@ EXPLAINED = {
     "hand (no checkpointing, rows of a step sorted by length)",
     "TRL, tuned": "the tutorial without gradient checkpointing, rows grouped by length",
     "TRL, guide": "the usual tutorial: one text a row, all tokens scored, the rest as it comes",
-    "LitGPT": "its own training function, our ids, scored tokens and order (sorted as for `TRL, same`), dropout 0.05",
+    "LitGPT": "its own training function, our ids, scored tokens and order (sorted as above), dropout 0.05",
     "LLaMA-Factory": "its supervised fine-tuning with its own template, dropout 0.05, the rest as it comes",
 }
 UNITS = {"rows": "rows in a step", "length": "tokens in a row", "parameters": "parameters of a random model"}
@@ -135,7 +135,7 @@ def _names(rounds: Sequence[Sequence[Outcome]]) -> list[str]:
 
 
 def _table(rounds: Sequence[Sequence[Outcome]]) -> Iterator[str]:
-    yield "| program | tokens | padding | seconds | tokens/s | ours is faster by | peak | of our peak |"
+    yield "| program | tokens | padding | seconds | tokens/s | ours, times as fast | peak | of our peak |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     own_peak = max(found.peak_bytes for found in all_of(rounds, OURS))
     for name in _names(rounds):
