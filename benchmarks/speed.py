@@ -71,7 +71,7 @@ def made_rows(count: int, seed: int) -> list[dict[str, str]]:
     random = Random(seed)  # noqa: S311  nothing secret is drawn
     rows = []
     for _ in range(count):
-        sentences = min(40, max(1, round(random.lognormvariate(2.7, 0.6))))
+        sentences = min(90, max(1, round(random.lognormvariate(3.3, 0.6))))
         given = fake.paragraph(nb_sentences=2) if random.random() < 0.3 else ""
         answer = fake.paragraph(nb_sentences=sentences, variable_nb_sentences=False)
         rows.append(

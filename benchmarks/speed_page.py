@@ -126,7 +126,7 @@ def machine(threads: int) -> str:
     flags = set(info.read_text().split()) if info.is_file() else set()
     known = (("amx_tile", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2"))
     widest = next((word for flag, word in known if flag in flags), platform.machine())
-    return f"{threads} threads on {os.cpu_count()} cores with {widest}"
+    return f"{threads} {'thread' if threads == 1 else 'threads'} on {os.cpu_count()} cores with {widest}"
 
 
 def _names(rounds: Sequence[Sequence[Outcome]]) -> list[str]:
