@@ -24,6 +24,7 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/generation.py
 
 bench-data: $(STAMP)
 	$(BIN)/python benchmarks/data.py

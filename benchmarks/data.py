@@ -219,7 +219,7 @@ def others_beside(folder: Path) -> Iterator[Measured | str]:
 
 def _peers_python() -> Path | None:
     """An environment with the peers; made once, beside the project's own."""
-    folder = HERE.parent / ".venv-peers"
+    folder = HERE.parent / ".venv-peers" / "data"
     uv = Path(sys.executable).parent / "uv"
     python = folder / "bin" / "python"
     try:
