@@ -1,14 +1,19 @@
 """Checkpoints: everything a run needs to go on, in safetensors and JSON, whole or not there at all.
 
-A checkpoint is written into a staging folder, its manifest with the sha256 of each file last, and
-appears under its name in one rename. Reading one checks the manifest first. It holds whole tensors, however
-many processes wrote it, and can be read by any number of them.
+`whole_folder` writes each one, on the disk and under its name in one rename, with the sha256 of each file.
+Reading one checks all of them first, and a run goes on from the newest that is whole. A checkpoint holds
+whole tensors, however many processes wrote it, and can be read by any number of them.
 """
 
+import errno
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunesmith.errors import RunFolderError
-from tunesmith.tools.digest import file_sha256
 from tunesmith.training.randomness import random_states, restore_random_states
 from tunesmith.training.ranks import ALONE, Ranks
 from tunesmith.training.shards import like, reshard, whole
+from tunesmith.training.whole_folder import clear_leftovers, damage, remove_folder, write_bytes, write_folder
 
-WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
-    "weights.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "MANIFEST.json",
-)
+WEIGHTS, OPTIMIZER, STATE = FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
+
+HEADER_BYTES, MARGIN_BYTES = 256, 64 * 1024
+"""Free space wanted beside the numbers: for each tensor's entry, and for all that is small."""
 
 
 def save_checkpoint(
@@ -42,7 +45,8 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-NNNNNN` with trainable weights, optimizer, random generators and `state`.
 
-    All processes must call it; rank 0 writes, and the others go on when it has.
+    All processes must call it; rank 0 writes, and the others go on when it has. What a crash left beside
+    the checkpoints is removed first.
 
     Args:
         folder: the run's `checkpoints/`.
@@ -53,40 +57,75 @@ def save_checkpoint(
         ranks: the processes of the run.
 
     Raises:
-        RunFolderError: if the disk refuses; an older checkpoint stays as it was.
+        RunFolderError: if the disk refuses or has too little space: says bytes needed and free. It is
+            raised in all processes; older checkpoints stay as they were.
     """
     reshard(model)
     weights = _whole_on_main(_learning(model), ranks)
     tensors, numbers, groups = _split_optimizer_state(optimizer.state_dict())
     tensors = _whole_on_main(tensors, ranks) | random_states()
     final = folder / f"step-{step:06d}"
-    if ranks.is_main:
-        values = {"step": step, "param_groups": groups, "optimizer_numbers": numbers, **state}
-        _write(final, weights, tensors, values)
-    ranks.wait()
+    values = {"step": step, "param_groups": groups, "optimizer_numbers": numbers, **state}
+    refusal = ranks.share(_write(final, weights, tensors, values) if ranks.is_main else None)
+    if refusal:
+        raise RunFolderError(refusal[0], hint=refusal[1])
     return final
 
 
 def _write(
     final: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], values: Mapping[str, Any]
-) -> None:
-    staging = final.with_name(f".{final.name}.partial")
+) -> tuple[str, str] | None:
+    """Put the files on the disk; where it refuses, what to tell the user and the hint."""
+    text = json.dumps(values, indent=2)
+    needed_bytes = len(text) + _bytes_to_write(weights) + _bytes_to_write(tensors) + MARGIN_BYTES
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        save_file(weights, staging / WEIGHTS)
-        save_file(tensors, staging / OPTIMIZER)
-        (staging / STATE).write_text(json.dumps(values, indent=2))
-        sums = {name: file_sha256(staging / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
-        (staging / MANIFEST).write_text(json.dumps(sums, indent=2))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(staging, final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(final.parent, names=FILES)
+        if _free_bytes(final.parent) < needed_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_folder(
+            final,
+            {
+                WEIGHTS: partial(save_file, weights),
+                OPTIMIZER: partial(save_file, tensors),
+                STATE: lambda path: write_bytes(path, text.encode()),
+            },
+        )
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise RunFolderError(
-            f"checkpoint `{final}` cannot be written: {getattr(error, 'strerror', None) or error}",
-            hint="free some disk space, then go on with `tunesmith train --resume`",
-        ) from error
+        with suppress(OSError):
+            clear_leftovers(final.parent, names=FILES)
+        return _refusal(final, _system_error(error), needed_bytes)
+    return None
+
+
+def _bytes_to_write(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() + HEADER_BYTES for tensor in tensors.values())
+
+
+def _free_bytes(folder: Path) -> float:
+    """Infinite where the file system does not tell."""
+    while not folder.exists():
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    return usage.free if usage.total else math.inf
+
+
+def _system_error(error: OSError | SafetensorError) -> OSError:
+    """An error of safetensors says the system's in words."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(errno.EIO, str(error))
+
+
+def _refusal(final: Path, error: OSError, needed_bytes: int) -> tuple[str, str]:
+    """Message and hint."""
+    go_on = f"then go on with `tunesmith train --resume {final.parent.parent}`"
+    told = f"checkpoint `{final}` cannot be written: {error.strerror or error}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return told, f"make the folder writable, {go_on}"
+    told += f"; it needs {needed_bytes} bytes, and {_free_bytes(final.parent)} are free"
+    return told, f"free some disk space, {go_on}"
 
 
 def load_checkpoint(
@@ -120,44 +159,78 @@ def load_checkpoint(
 
 
 def check_checkpoint(path: Path) -> None:
-    """Compare each file with the manifest's sha256.
+    """Compare each file with the manifest's bytes and sha256.
 
     Raises:
-        RunFolderError: names the file that is missing or differs.
+        RunFolderError: names the files that are missing, truncated or changed.
     """
-    try:
-        sums = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if sums.keys() != {WEIGHTS, OPTIMIZER, STATE}:
-            raise ValueError("it lists other files")
-    except (OSError, ValueError, AttributeError) as error:
+    found = damage(path, names=FILES)
+    if found:
         raise RunFolderError(
-            f"checkpoint `{path}` is damaged: {MANIFEST} cannot be read: {error}", hint=_EARLIER
-        ) from error
+            f"checkpoint `{path}` is damaged: {found}",
+            hint=f"`tunesmith train --resume {path.parent.parent}` goes on from the newest whole one",
+        )
+
+
+def newest_whole(folder: Path, *, ranks: Ranks = ALONE) -> tuple[Path | None, tuple[str, ...]]:
+    """The checkpoint to go on from, and one sentence for each newer one that is damaged.
+
+    What a crash left beside the checkpoints is removed first, so only the run itself may ask.
+
+    Args:
+        folder: the run's `checkpoints/`; it may be absent.
+        ranks: the processes of the run; all must call it, rank 0 looks, and all get its answer.
+
+    Returns:
+        The newest checkpoint whose files agree with its manifest, or None; the sentences name checkpoint
+        and file, newest first.
+
+    Raises:
+        RunFolderError: if the disk refuses.
+    """
+    found, damaged = ranks.share(_newest_whole(folder) if ranks.is_main else (None, []))
+    return Path(found) if found else None, tuple(damaged)
+
+
+def _newest_whole(folder: Path) -> tuple[str | None, list[str]]:
+    """Path as text, and sentences: what one process can send to the others."""
     try:
-        damaged = [name for name, expected in sums.items() if file_sha256(path / name) != expected]
+        clear_leftovers(folder, names=FILES)
     except OSError as error:
-        raise RunFolderError(f"checkpoint `{path}` is not whole: {error}", hint=_EARLIER) from error
-    if damaged:
-        raise RunFolderError(f"checkpoint `{path}` is damaged: {', '.join(damaged)} changed", hint=_EARLIER)
-
-
-_EARLIER = "delete this folder to go on from the checkpoint before it"
+        raise RunFolderError(
+            f"`{folder}` cannot be tidied: {error.strerror}", hint="make the folder writable"
+        ) from error
+    damaged: list[str] = []
+    for path in reversed(checkpoints_in(folder)):
+        found = damage(path, names=FILES)
+        if not found:
+            return str(path), damaged
+        damaged.append(f"checkpoint `{path}` is damaged: {found}")
+    return None, damaged
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Checkpoints by step, oldest first."""
-    return sorted(folder.glob("step-*"))
+    """Checkpoints by step, oldest first, whole or not."""
+    named = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def remove_old(folder: Path, *, keep: int, best: Path | None) -> None:
-    """Delete old checkpoints until `keep` are left; the best one and one to go on from always are."""
+    """Delete old checkpoints until `keep` are left; the best one and the newest whole one always are.
+
+    A damaged one that is newer than those is left for the run to write again, and counts for nothing.
+    """
     found = checkpoints_in(folder)
+    if len(found) <= keep:
+        return
+    while found and damage(found[-1], names=FILES):
+        found.pop()
     kept = {path for path in found if path in (best, found[-1])}
     for path in reversed(found):
         if len(kept) < keep:
             kept.add(path)
         elif path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
 
 
 def _learning(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,8 +1,5 @@
 import json
 import re
-import resource
-import shutil
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,19 +8,17 @@ from torch import nn
 
 from tunesmith.errors import RunFolderError
 from tunesmith.training.checkpoint import (
-    MANIFEST,
     OPTIMIZER,
     STATE,
     WEIGHTS,
     check_checkpoint,
     checkpoints_in,
     load_checkpoint,
-    remove_old,
     save_checkpoint,
 )
+from tunesmith.training.whole_folder import MANIFEST
 
-FILES = (WEIGHTS, OPTIMIZER, STATE, MANIFEST)
-EARLIER = "delete this folder to go on from the checkpoint before it"
+ALL_FILES = (WEIGHTS, OPTIMIZER, STATE, MANIFEST)
 
 
 def network(*, seed, width=4):
@@ -57,17 +52,6 @@ def moments(optimizer):
     state = optimizer.state_dict()
     values = {(at, name): value.tolist() for at, of in state["state"].items() for name, value in of.items()}
     return values, json.dumps(state["param_groups"])
-
-
-@contextmanager
-def files_at_most(number_bytes):
-    """A disk that is full: writing more into one file is refused by the system."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (number_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path):
@@ -134,7 +118,7 @@ def test_only_trained_weights_are_kept(tmp_path):
 
 def test_no_file_needs_pickle(tmp_path):
     path = saved(tmp_path)
-    assert sorted(file.name for file in path.iterdir()) == sorted(FILES)
+    assert sorted(file.name for file in path.iterdir()) == sorted(ALL_FILES)
     for name in (WEIGHTS, OPTIMIZER):
         with safe_open(path / name, "pt") as file:
             assert file.keys()
@@ -147,63 +131,6 @@ def test_whole_checkpoint_passes_the_check_and_says_its_step(tmp_path):
     assert path == tmp_path / "step-000012"
     check_checkpoint(path)
     assert [file.name for file in tmp_path.iterdir()] == ["step-000012"]
-
-
-def refused(path):
-    """The message of a load that must leave the model as it was."""
-    model, optimizer = network(seed=2)
-    before = weights(model)
-    with pytest.raises(RunFolderError) as caught:
-        load_checkpoint(path, model=model, optimizer=optimizer)
-    assert caught.value.hint == EARLIER
-    assert weights(model) == before
-    assert not optimizer.state
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_truncated_file_is_named(tmp_path, name):
-    path = saved(tmp_path)
-    content = (path / name).read_bytes()
-    for length in (0, len(content) // 2, len(content) - 1):
-        (path / name).write_bytes(content[:length])
-        message = refused(path)
-        assert message.startswith(f"checkpoint `{path}` is damaged: ")
-        assert name in message
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_deleted_file_is_named(tmp_path, name):
-    path = saved(tmp_path)
-    (path / name).unlink()
-    message = refused(path)
-    assert re.search(r"is not whole|cannot be read", message)
-    assert name in message
-
-
-@pytest.mark.parametrize("name", [WEIGHTS, OPTIMIZER, STATE])
-def test_one_flipped_bit_names_the_file(tmp_path, name):
-    path = saved(tmp_path)
-    content = (path / name).read_bytes()
-    for at in (0, len(content) // 3, len(content) - 1):
-        (path / name).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        assert refused(path) == f"checkpoint `{path}` is damaged: {name} changed"
-
-
-def test_one_flipped_bit_anywhere_in_the_manifest_is_noticed(tmp_path):
-    path = saved(tmp_path)
-    content = (path / MANIFEST).read_bytes()
-    for at in range(len(content)):
-        (path / MANIFEST).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(RunFolderError, match=rf"{MANIFEST} cannot be read|(safetensors|json) changed"):
-            check_checkpoint(path)
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", '{"weights.safetensors": ""}'])
-def test_manifest_that_leaves_files_out_vouches_for_nothing(tmp_path, content):
-    path = saved(tmp_path)
-    (path / MANIFEST).write_text(content)
-    assert f"{MANIFEST} cannot be read" in refused(path)
 
 
 def test_checkpoint_of_another_width_is_refused(tmp_path):
@@ -221,37 +148,6 @@ def test_checkpoint_with_other_names_is_refused(tmp_path):
         load_checkpoint(path, model=nn.Linear(4, 2), optimizer=None)
 
 
-@pytest.mark.parametrize("limit_bytes", [64, 700], ids=["weights", "optimizer"])
-def test_full_disk_keeps_the_checkpoint_before_and_leaves_no_partial_one(tmp_path, limit_bytes):
-    earlier = saved(tmp_path, step=3)
-    message = re.escape(f"checkpoint `{tmp_path / 'step-000004'}` cannot be written: ")
-    with files_at_most(limit_bytes), pytest.raises(RunFolderError, match=message) as caught:
-        saved(tmp_path, step=4)
-    assert caught.value.hint == "free some disk space, then go on with `tunesmith train --resume`"
-    assert list(tmp_path.iterdir()) == [earlier]
-    check_checkpoint(earlier)
-
-
-def test_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    folder = tmp_path / "file" / "checkpoints"
-    message = re.escape(f"checkpoint `{folder / 'step-000003'}` cannot be written: Not a directory")
-    with pytest.raises(RunFolderError, match=message):
-        saved(folder)
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_partial_folder_of_a_crash_is_no_checkpoint_and_no_obstacle(tmp_path):
-    partial = tmp_path / ".step-000003.partial"
-    shutil.copytree(saved(tmp_path), partial)
-    (partial / MANIFEST).unlink()
-    shutil.rmtree(tmp_path / "step-000003")
-    assert checkpoints_in(tmp_path) == []
-    path = saved(tmp_path)
-    assert list(tmp_path.iterdir()) == [path]
-    check_checkpoint(path)
-
-
 def test_saving_a_step_again_replaces_it(tmp_path):
     first = (saved(tmp_path, seed=1) / WEIGHTS).read_bytes()
     second = (saved(tmp_path, seed=2) / WEIGHTS).read_bytes()
@@ -262,25 +158,3 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 
 def test_absent_folder_holds_no_checkpoint(tmp_path):
     assert checkpoints_in(tmp_path / "absent") == []
-
-
-@pytest.mark.parametrize(
-    ("keep", "best", "left"),
-    [
-        (1, None, [40]),
-        (2, None, [30, 40]),
-        (9, None, [9, 10, 20, 30, 40]),
-        (1, 40, [40]),
-        (1, 10, [10, 40]),
-        (2, 10, [10, 40]),
-        (2, 40, [30, 40]),
-        (3, 9, [9, 30, 40]),
-        (3, 40, [20, 30, 40]),
-    ],
-)
-def test_remove_old_keeps_the_best_and_one_to_go_on_from(tmp_path, keep, best, left):
-    folders = {step: tmp_path / f"step-{step:06d}" for step in (9, 10, 20, 30, 40)}
-    for folder in folders.values():
-        folder.mkdir()
-    remove_old(tmp_path, keep=keep, best=folders.get(best))
-    assert checkpoints_in(tmp_path) == [folders[step] for step in left]
