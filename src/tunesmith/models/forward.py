@@ -1,22 +1,25 @@
-"""Loss per scored token, with logits only where a token is scored.
+"""Loss of scored tokens, with logits only where a token is scored, and only a part of them at a time.
 
 Shapes: B rows, T tokens, D width, V vocabulary, N scored tokens of the batch.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from tunesmith.models import head_loss
+from tunesmith.models.head_loss import Formula, Head
+from tunesmith.models.output_layer import logits_formula, output_layer
 
 
 def token_losses(model: nn.Module, input_ids_BT: Tensor, predicts_BT: Tensor) -> Tensor:
-    """Negative log-likelihood in nats of each scored token, float32, shape (N,), row by row.
+    """Negative log-likelihood in nats of each scored token, at least float32, shape (N,), row by row.
 
-    The logits are the largest tensor of a small fine-tune, and most of them belong to prompts and
-    padding. Here the output layer sees scored positions alone: (1, N, D) goes in, (1, N, V) comes out.
-    The model's own forward runs around it, so soft-capping and logit scaling stay as they are.
+    Without gradient the logits come in chunks, see `head_loss.py`. With gradient there are whole logits of
+    the scored positions: what trains takes `loss_sum`.
 
     No attention mask is passed: under causal attention a token never sees the padding to its right.
 
@@ -28,33 +31,77 @@ def token_losses(model: nn.Module, input_ids_BT: Tensor, predicts_BT: Tensor) ->
     Raises:
         RuntimeError: if the model does not compute its logits through its output embeddings.
     """
-    targets_N = input_ids_BT[:, 1:][predicts_BT[:, :-1]]
-    with _only_at(_output_layer(model), predicts_BT):
+    formula = None if torch.is_grad_enabled() else logits_formula(model, input_ids_BT)
+    if formula is None:
+        return _whole_losses(model, input_ids_BT, predicts_BT)
+    head, hidden_ND = _before_head(model, input_ids_BT, predicts_BT, formula)
+    return head_loss.losses(head, hidden_ND, _targets(input_ids_BT, predicts_BT))
+
+
+def loss_sum(model: nn.Module, input_ids_BT: Tensor, predicts_BT: Tensor) -> Tensor:
+    """Sum of `token_losses`, a scalar with gradient; arguments and errors as there.
+
+    Only a chunk of the logits exists at a time, unless the output layer has an adapter of its own, is cut
+    over processes, or the model does something unknown to its logits.
+    """
+    formula = logits_formula(model, input_ids_BT)
+    if formula is None:
+        return _whole_losses(model, input_ids_BT, predicts_BT).sum()
+    head, hidden_ND = _before_head(model, input_ids_BT, predicts_BT, formula)
+    return head_loss.loss_sum(head, hidden_ND, _targets(input_ids_BT, predicts_BT))
+
+
+def _targets(input_ids_BT: Tensor, predicts_BT: Tensor) -> Tensor:
+    return input_ids_BT[:, 1:][predicts_BT[:, :-1]]
+
+
+def _before_head(
+    model: nn.Module, input_ids_BT: Tensor, predicts_BT: Tensor, formula: Formula
+) -> tuple[Head, Tensor]:
+    """The output layer as it computes in this pass, and what it sees at the scored positions, (N, D)."""
+    layer = cast(nn.Linear, output_layer(model))
+    found: list[tuple[Head, Tensor]] = []
+
+    def catch(_: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
+        hidden_BTD: Tensor = arguments[0]
+        head = Head(layer.weight, layer.bias, formula, _product_dtype(layer.weight))
+        found.append((head, hidden_BTD[predicts_BT]))
+        return hidden_BTD[:, :0]
+
+    with _before(layer, catch):
+        model(input_ids=input_ids_BT, use_cache=False)
+    return found[0]
+
+
+def _product_dtype(weight: Tensor) -> torch.dtype:
+    """Number type in which the output layer multiplies here."""
+    kind = weight.device.type
+    is_cast = torch.is_autocast_enabled(kind) and weight.dtype != torch.float64
+    return torch.get_autocast_dtype(kind) if is_cast else weight.dtype
+
+
+def _whole_losses(model: nn.Module, input_ids_BT: Tensor, predicts_BT: Tensor) -> Tensor:
+    """From logits of all scored positions: (1, N, D) goes into the output layer, (1, N, V) comes out."""
+    targets_N = _targets(input_ids_BT, predicts_BT)
+
+    def select(_: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
+        chosen_ND: Tensor = arguments[0][predicts_BT]
+        return chosen_ND.unsqueeze(0)
+
+    with _before(output_layer(model), select):
         logits_1NV = model(input_ids=input_ids_BT, use_cache=False).logits
     if logits_1NV.shape[:2] != (1, len(targets_N)):
         raise RuntimeError(f"{type(model).__name__} gave logits of shape {tuple(logits_1NV.shape)}")
-    return functional.cross_entropy(logits_1NV[0].float(), targets_N, reduction="none")
+    return head_loss.whole_losses(logits_1NV[0], targets_N)
 
 
 @contextmanager
-def _only_at(output_layer: nn.Module, keep_BT: Tensor) -> Iterator[None]:
-    """Let the output layer see only the positions in `keep_BT`."""
-
-    def select(_: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
-        (hidden_BTD,) = arguments
-        return hidden_BTD[keep_BT].unsqueeze(0)
-
-    handle = output_layer.register_forward_pre_hook(select)
+def _before(layer: nn.Module, hook: Any) -> Iterator[None]:
+    handle = layer.register_forward_pre_hook(hook)
     try:
         yield
     finally:
         handle.remove()
-
-
-def _output_layer(model: nn.Module) -> nn.Module:
-    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    layer: nn.Module = bare.get_output_embeddings()  # type: ignore[operator]
-    return layer
 
 
 def logits_at_last(model: nn.Module, input_ids_BT: Tensor) -> Tensor:

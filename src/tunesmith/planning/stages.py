@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tunesmith.models.forward import token_losses
+from tunesmith.models.forward import loss_sum, token_losses
 from tunesmith.planning.counting import LiveBytes
 from tunesmith.training.loss import LOSS_BATCH_TOKENS
 
@@ -26,12 +26,13 @@ class Batch:
     scored_tokens: int
     is_mixed: bool
 
-    def losses(self, model: nn.Module) -> Tensor:
-        """Of the scored tokens, as training and evaluation compute them; the mask has no values."""
+    def loss(self, model: nn.Module) -> Tensor:
+        """As training computes it, or evaluation where there is no gradient; the mask has no values."""
         shape_BT = (self.rows, self.length_tokens)
         ids_BT, predicts_BT = torch.zeros(shape_BT, dtype=torch.long), torch.zeros(shape_BT, dtype=torch.bool)
+        compute = loss_sum if torch.is_grad_enabled() else token_losses
         with self.precision():
-            return token_losses(model, ids_BT, predicts_BT)
+            return compute(model, ids_BT, predicts_BT)
 
     def precision(self) -> AbstractContextManager[Any]:
         """As accelerate sets it; the CPU's rules stand in for the GPU's."""
@@ -44,7 +45,7 @@ def training_peaks(model: nn.Module, batch: Batch, count: LiveBytes) -> dict[str
     marks = _Marks(model, count)
     for _ in range(2):
         marks.begin()
-        loss = batch.losses(model).sum()
+        loss = batch.loss(model)
         torch.autograd.backward(loss)
         del loss
     return marks.end()
@@ -86,7 +87,9 @@ class _Marks:
     def _layers_end(self, hidden_BTD: Tensor) -> None:
         self.found["kept"] = self.count.live_bytes - self.held
         self._take("layers_peak")
-        hidden_BTD.register_hook(lambda _: self._take("head_peak"))
+        # The one token that shows what becomes of the logits has no gradient.
+        if hidden_BTD.requires_grad:
+            hidden_BTD.register_hook(lambda _: self._take("head_peak"))
 
 
 def _on_input(module: nn.Module, tell: Callable[[Tensor], None]) -> Any:
@@ -110,7 +113,7 @@ def evaluation_peaks(
     measured = Batch(rows_at_once, batch.length_tokens, count.chosen, batch.is_mixed)
     with torch.no_grad():
         count.take_peak()
-        measured.losses(model)
+        measured.loss(model)
         loss_peak = count.take_peak() - held
         answer_peak = _answer_peak(model, batch, count, rows, answer_tokens) if answer_tokens else 0
     return {"loss_peak": loss_peak, "answer_peak": answer_peak}

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from tunesmith.data.batches import Batch, dealt, micro_batches
 from tunesmith.data.render import Rendered
-from tunesmith.models.forward import token_losses
+from tunesmith.models.forward import loss_sum, token_losses
 from tunesmith.models.load import LoadedModel
 from tunesmith.training.ranks import ALONE, Ranks
 
-# Without gradients more tokens at once are not faster, and their logits would be the memory peak of a run.
+# Without gradients more tokens at once are not faster, and take more memory.
 LOSS_BATCH_TOKENS = 2048
 
 
 def batch_loss_sum(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Sum in nats over the scored tokens of one micro-batch, a scalar with gradient."""
-    return token_losses(model, batch.input_ids_BT.to(device), batch.predicts_BT.to(device)).sum()
+    return loss_sum(model, batch.input_ids_BT.to(device), batch.predicts_BT.to(device))
 
 
 def row_losses(

@@ -9,7 +9,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from tiny import tiny_model
 from tunesmith.config import MethodConfig
 from tunesmith.methods import lora
-from tunesmith.models.forward import logits_at_last, token_losses
+from tunesmith.models.forward import logits_at_last, loss_sum, token_losses
 
 # Sums of float32 in another order differ in their last bits.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -108,10 +108,20 @@ def test_soft_capped_logits_keep_their_cap(rows):
     assert abs(found - uncapped) > 1e-3
 
 
-def test_output_layer_sees_scored_positions_alone(model, rows):
+def test_output_layer_makes_no_logits_of_its_own(rows):
+    model, seen = tiny_model(), []
+    handle = model.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(output.numel()))
+    losses_of(model, rows)
+    loss_sum(model, *padded(rows, pad_id=0, length=LONGEST))
+    handle.remove()
+    # The first pass shows with one token what becomes of the logits.
+    assert seen[1:] == [0, 0]
+
+
+def test_with_gradient_for_each_token_the_output_layer_sees_scored_positions_alone(model, rows):
     seen = []
     handle = model.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(output.shape))
-    found = losses_of(model, rows)
+    found = token_losses(model, *padded(rows, pad_id=0, length=LONGEST))
     handle.remove()
     assert seen == [(1, len(found), 272)]
 
@@ -147,9 +157,10 @@ class Aside(nn.Module):
         return self.inside(**arguments)
 
 
-def test_logits_which_pass_the_output_layer_by_are_refused(rows):
+@pytest.mark.parametrize("compute", [token_losses, loss_sum])
+def test_logits_which_pass_the_output_layer_by_are_refused(rows, compute):
     with pytest.raises(RuntimeError, match=r"Aside gave logits of shape \(4, 19, 272\)"):
-        losses_of(Aside(), rows)
+        compute(Aside(), *padded(rows, pad_id=0, length=LONGEST))
 
 
 def test_logits_at_last_are_those_of_the_whole_forward(model, rows):

@@ -18,7 +18,8 @@ from tunesmith.errors import ConfigError
 from tunesmith.hardware import peak_memory_bytes
 from tunesmith.methods import METHODS, trainable
 from tunesmith.models.checkpointing import enable_checkpointing
-from tunesmith.models.forward import token_losses
+from tunesmith.models.forward import loss_sum
+from tunesmith.models.head_loss import CHUNK_BYTES
 from tunesmith.planning.counting import LiveBytes
 from tunesmith.planning.rehearse import Setup, rehearse
 
@@ -85,7 +86,7 @@ def real_peak(planned):
             ids_BT = torch.zeros(shape_BT, dtype=torch.long)
             predicts_BT = torch.zeros(shape_BT, dtype=torch.bool)
             predicts_BT[:, : planned.length_tokens // 2] = True
-            loss = token_losses(model, ids_BT, predicts_BT).sum()
+            loss = loss_sum(model, ids_BT, predicts_BT)
             del ids_BT, predicts_BT
             loss.backward()
             del loss
@@ -190,8 +191,21 @@ def test_scored_tokens_alone_have_logits():
     config = LlamaConfig(**{**SMALL, "vocab_size": 8192})
     few, many = (rehearse(setup(config=config, scored_tokens=count)) for count in (8, 40))
     assert few.activations_bytes == pytest.approx(many.activations_bytes, rel=0.001)
-    assert many.logits_bytes - few.logits_bytes >= 2 * 4 * 32 * 8192
+    assert 4 * 32 * 8192 <= many.logits_bytes - few.logits_bytes < 1.1 * 4 * 32 * 8192
     assert dynamic(few) < dynamic(many)
+
+
+def test_beyond_a_chunk_more_scored_tokens_have_no_more_logits():
+    """What still grows with them is as wide as the hidden states."""
+    config = LlamaConfig(**{**SMALL, "vocab_size": 2**18, "max_position_embeddings": 4096})
+    rows = CHUNK_BYTES // (4 * 2**18)
+    few, many = (
+        rehearse(setup(config=config, scored_tokens=count, length_tokens=8 * rows, answer_tokens=0))
+        for count in (2 * rows, 12 * rows)
+    )
+    assert few.logits_bytes == pytest.approx(CHUNK_BYTES, rel=0.02)
+    assert 0 < many.logits_bytes - few.logits_bytes < 3 * 4 * 10 * rows * 64
+    assert many.evaluation_bytes - few.evaluation_bytes < 4 * 4 * 10 * rows * 64
 
 
 def test_a_gpu_holds_no_runtime_and_no_paged_states():
