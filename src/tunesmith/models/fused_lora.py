@@ -1,0 +1,122 @@
+"""A linear layer with one low-rank adapter beside it: y = x W^T + s (x A^T) B^T, as one operation.
+
+peft computes it in five, each with a result of its own that autograd keeps. Here the update is added in
+place, and kept are the input and x A^T, which has R columns.
+
+Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+Shapes: N rows, I inputs, O outputs, R rank.
+"""
+
+from typing import Any, cast
+
+import torch
+from peft.tuners.lora import Linear as PeftLinear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tunesmith.models.fused_product import QuickLinear, product, product_over_rows
+
+
+class QuickLora(PeftLinear):
+    """peft's layer, same parameters; whatever is not one plain adapter over one plain layer is peft's."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer's output, (..., O)."""
+        name = self._only_adapter()
+        if name is None or args or kwargs or not self._is_plain(name, x):
+            changed: Tensor = super().forward(x, *args, **kwargs)
+            return changed
+        base, down, up = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+        kept_NI, scaling = self._drawn(name, x)
+        result: Tensor = _Beside.apply(x, base.weight, base.bias, down, up, scaling, kept_NI)
+        return result
+
+    def _only_adapter(self) -> str | None:
+        """Name of the one adapter at work, or None where there are none or several."""
+        if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
+            return None
+        name: str = self.active_adapters[0]
+        return name if name in self.lora_A and name not in self.lora_variant else None
+
+    def _is_plain(self, name: str, x: Tensor) -> bool:
+        parts = (self.base_layer, self.lora_A[name], self.lora_B[name])
+        return (
+            type(self.base_layer) is QuickLinear
+            and all(part.weight.dtype == x.dtype for part in parts)
+            and not self.lora_bias[name]
+            and not torch.is_autocast_enabled(x.device.type)
+            # A hook, as ZeRO sets them to gather a weight, must run.
+            and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+            and isinstance(self.lora_dropout[name], nn.Identity | nn.Dropout)
+        )
+
+    def _drawn(self, name: str, x: Tensor) -> tuple[Tensor | None, float]:
+        """Which inputs dropout lets through to the adapter, None for all, and the factor of the update."""
+        dropout, scaling = self.lora_dropout[name], self.scaling[name]
+        if isinstance(dropout, nn.Identity) or not dropout.training or dropout.p == 0:
+            return None, scaling
+        kept_NI, share = drawn(x.shape, cast(nn.Dropout, dropout).p, device=x.device)
+        return kept_NI, scaling / share if share else 0.0
+
+
+def drawn(shape: torch.Size, rate: float, *, device: torch.device) -> tuple[Tensor, float]:
+    """A mask that is False at about `rate` of its places, and the exact share that it lets through.
+
+    The rate is above 0 and at most 1.
+
+    Torch's generator gives 16 bits a place, so the rate is rounded to 1/65536: a number each, as torch's own
+    dropout draws them, took 1.8 ms for 880 x 576 places on one thread, these bits 0.4 ms.
+    """
+    places = shape.numel()
+    bits = torch.empty((places + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
+    dropped = max(1, round(rate * 2**16))
+    kept = bits.view(torch.int16)[:places].view(shape) > dropped - 1 - 2**15
+    return kept, 1 - dropped / 2**16
+
+
+class _Beside(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_NI: Tensor,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        down_RI: Tensor,
+        up_OR: Tensor,
+        scaling: float,
+        kept_NI: Tensor | None,
+    ) -> Tensor:
+        seen_NI = x_NI if kept_NI is None else x_NI * kept_NI
+        inner_NR = product(seen_NI, down_RI)
+        y_NO = product(x_NI, weight_OI, bias_O)
+        _add_product(y_NO, inner_NR, up_OR.t(), scaling)
+        ctx.save_for_backward(x_NI, weight_OI, down_RI, up_OR, inner_NR, kept_NI)
+        ctx.scaling = scaling
+        return y_NO
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_NO: Tensor) -> tuple[Tensor | None, ...]:
+        x_NI, weight_OI, down_RI, up_OR, inner_NR, kept_NI = ctx.saved_tensors
+        asks_x, asks_weight, asks_bias, asks_down, asks_up, _, _ = ctx.needs_input_grad
+        d_inner_NR = product(d_NO, up_OR.t()).mul_(ctx.scaling)
+        d_up_RO = product_over_rows(inner_NR, d_NO).mul_(ctx.scaling) if asks_up else None
+        d_down_RI = None
+        if asks_down:
+            d_down_RI = product_over_rows(d_inner_NR, x_NI if kept_NI is None else x_NI * kept_NI)
+        d_x_NI = None
+        if asks_x:
+            d_x_NI = product(d_NO, weight_OI.t())
+            if kept_NI is None:
+                _add_product(d_x_NI, d_inner_NR, down_RI, 1.0)
+            else:
+                d_x_NI.addcmul_(product(d_inner_NR, down_RI.t()), kept_NI)
+        d_weight_OI = product_over_rows(d_NO, x_NI) if asks_weight else None
+        d_bias_O = d_NO.flatten(0, -2).sum(0) if asks_bias else None
+        d_up_OR = None if d_up_RO is None else d_up_RO.t()
+        return d_x_NI, d_weight_OI, d_bias_O, d_down_RI, d_up_OR, None, None
+
+
+def _add_product(y_NO: Tensor, inner_NR: Tensor, up_RO: Tensor, scaling: float) -> None:
+    """Let y += s inner up, in place."""
+    y_NO.view(-1, y_NO.shape[-1]).addmm_(inner_NR.view(-1, inner_NR.shape[-1]), up_RO, alpha=scaling)

@@ -1,0 +1,94 @@
+"""Products of a linear layer, by the faster of the two libraries that torch carries on CPU.
+
+`torch.nn.functional.linear` computes float32 with MKL, which uses the wide vectors of an Intel processor
+alone. oneDNN uses them on every x86 processor, and with plain tensors of rows and columns: no packed copy
+of a weight is kept. Measured on an AMD EPYC of family 26 with AVX-512, one thread, 220 to 3520 rows:
+115 GFLOP/s with MKL, 255 with oneDNN; the same rounding to float32, in another order.
+
+Shapes: N rows (B and T together or apart), I inputs, O outputs.
+"""
+
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
+
+# Below this the preparation of a call costs more than the product; generation of one row stays with MKL.
+LEAST_ROWS = 16
+HAS_ONEDNN = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
+
+
+def product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """Give x W^T + b, shape (..., O), without gradients; the weight may be a transposed view."""
+    if _suits(x_NI, weight_OI):
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, weight_OI, bias_O, "none", [], "")
+        return result
+    return functional.linear(x_NI, weight_OI, bias_O)
+
+
+def product_over_rows(d_NO: Tensor, x_NI: Tensor) -> Tensor:
+    """Give d^T x summed over all rows, shape (O, I), without gradients: what a weight receives.
+
+    Where one side is narrow, let it be the first: 880 rows, 16 by 576 take 0.10 ms, 576 by 16 take 0.26.
+    """
+    return product(d_NO.reshape(-1, d_NO.shape[-1]).t(), x_NI.reshape(-1, x_NI.shape[-1]).t())
+
+
+def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """Give x W^T + b, shape (..., O), with gradients for whatever asks for them; else as `product`."""
+    if not _suits(x_NI, weight_OI):
+        return functional.linear(x_NI, weight_OI, bias_O)
+    result: Tensor = _Linear.apply(x_NI, weight_OI, bias_O)
+    return result
+
+
+class QuickLinear(nn.Linear):
+    """A linear layer that computes by `linear`; parameters and names are those of `torch.nn.Linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Give x W^T + b, shape (..., O)."""
+        return linear(input, self.weight, self.bias)
+
+
+class _Linear(torch.autograd.Function):
+    """Keeps the input only where the weight learns."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_NI if weight_OI.requires_grad else None, weight_OI)
+        return product(x_NI, weight_OI, bias_O)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_NO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x_NI, weight_OI = ctx.saved_tensors
+        asks_x, asks_weight, asks_bias = ctx.needs_input_grad
+        d_x_NI = product(d_NO, weight_OI.t()) if asks_x else None
+        d_weight_OI = product_over_rows(d_NO, x_NI) if asks_weight else None
+        return d_x_NI, d_weight_OI, d_NO.flatten(0, -2).sum(0) if asks_bias else None
+
+
+def _suits(x_NI: Tensor, weight_OI: Tensor) -> bool:
+    """Whether oneDNN takes it: float32 on CPU, enough rows, no autocast, no weight in shards."""
+    return (
+        HAS_ONEDNN
+        and x_NI.dtype == weight_OI.dtype == torch.float32
+        and x_NI.device.type == weight_OI.device.type == "cpu"
+        and x_NI.numel() >= LEAST_ROWS * x_NI.shape[-1] > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not hasattr(weight_OI, "device_mesh")
+        and bool(torch.backends.mkldnn.enabled)
+    )
+
+
+def _flops(x_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
+    """For torch's counter, which knows the formulas of its own products alone."""
+    return 2 * int(torch.Size(x_shape).numel()) * int(weight_shape[0])
+
+
+if HAS_ONEDNN:
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)

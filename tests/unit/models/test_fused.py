@@ -1,0 +1,242 @@
+"""Quicker layers give what the layers they stand for give, and nothing around them notices."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from tiny import tiny_model
+from tunesmith.models.checkpointing import enable_checkpointing
+from tunesmith.models.forward import token_losses
+from tunesmith.models.fused import quicken
+from tunesmith.planning.stand_in import make_fake
+
+SHAPE = {
+    "vocab_size": 272,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SHAPE, attention_bias=True),
+    "mistral": MistralConfig(**SHAPE, sliding_window=16),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+    "gemma2": Gemma2Config(**SHAPE, attn_implementation="eager"),
+    "phi3": Phi3Config(**SHAPE),
+    "gpt2": GPT2Config(vocab_size=272, n_embd=32, n_layer=2, n_head=4, n_positions=64),
+}
+LEFT = {"gemma2": ("Gemma2MLP", "Gemma2RMSNorm"), "gpt2": ("GPT2MLP",)}
+IDS = torch.randint(3, 272, (3, 20), generator=torch.Generator().manual_seed(7))
+PREDICTS = torch.ones_like(IDS, dtype=torch.bool).index_fill(1, torch.tensor([0, 1, 19]), value=False)
+# Relative to the largest number of the tensor; float32 is rounded in another order.
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def built(family, *, dtype=torch.float32, seed=0):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[family]).to(dtype)
+    for name, weight in model.named_parameters():
+        if "norm" in name:  # ones would hide a forgotten factor
+            nn.init.uniform_(weight, 0.5, 1.5)
+    return model.train()
+
+
+def with_lora(base, *, dropout=0.0, targets="all-linear", **settings):
+    conv = type(base).__name__.startswith("GPT2")
+    config = LoraConfig(
+        r=8,
+        lora_alpha=12,
+        lora_dropout=dropout,
+        target_modules=targets,
+        fan_in_fan_out=conv,
+        task_type="CAUSAL_LM",
+        **settings,
+    )
+    model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight, std=0.1)
+    return model.train()
+
+
+def loss_and_gradients(model, *, seed=3):
+    torch.manual_seed(seed)
+    model.zero_grad()
+    loss = token_losses(model, IDS, PREDICTS).double().sum()
+    loss.backward()
+    return loss.item(), {
+        name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None
+    }
+
+
+def assert_same(found, wanted, tolerance):
+    (loss, gradients), (old_loss, old_gradients) = found, wanted
+    assert loss == pytest.approx(old_loss, rel=tolerance)
+    assert gradients.keys() == old_gradients.keys()
+    for name, gradient in gradients.items():
+        scale = old_gradients[name].abs().max().clamp(min=1e-3)
+        assert ((gradient - old_gradients[name]).abs().max() / scale).item() <= tolerance, name
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_loss_and_every_gradient_stay_what_they_were(family, method, dtype):
+    old = built(family, dtype=dtype)
+    old = with_lora(old) if method == "lora" else old
+    new = copy.deepcopy(old)
+    left = quicken(new)
+    # GPT-2 keeps its adapted layers: their base is transposed.
+    assert left == LEFT.get(family, ())
+    assert_same(loss_and_gradients(new), loss_and_gradients(old), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_names_parameters_and_parts_are_the_same_objects(family):
+    model = with_lora(built(family))
+    modules, before = dict(model.named_modules()), dict(model.named_parameters())
+    quicken(model)
+    assert all(before[name] is weight for name, weight in model.named_parameters())
+    assert list(dict(model.named_modules())) == list(modules)
+    assert all(modules[name] is module for name, module in model.named_modules())
+    assert all(isinstance(module, type(modules[name])) for name, module in model.named_modules())
+
+
+def test_another_model_of_the_same_kind_is_not_touched():
+    other = tiny_model()
+    kinds = [type(module) for module in other.modules()]
+    quicken(tiny_model())
+    assert [type(module) for module in other.modules()] == kinds
+    assert not any(kind.__name__.startswith("Quick") for kind in map(type, tiny_model().modules()))
+
+
+def test_quickened_twice_is_quickened_once():
+    model = with_lora(tiny_model())
+    quicken(model)
+    kinds = [type(module) for module in model.modules()]
+    assert quicken(model) == ()
+    assert [type(module) for module in model.modules()] == kinds
+    assert {"QuickLora", "QuickLinear", "QuickLlamaMLP", "QuickLlamaRMSNorm"} <= {
+        kind.__name__ for kind in kinds
+    }
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}, {"use_rslora": True}], ids=str)
+def test_variants_of_lora_compute_their_own_formula(settings):
+    base = built("llama")  # with biases, which `lora_bias` wants
+    old = with_lora(base, targets=["q_proj", "v_proj", "o_proj"], **settings)
+    if "lora_bias" in settings:
+        for name, weight in old.named_parameters():
+            if name.endswith("lora_B.default.bias"):
+                nn.init.normal_(weight)
+    new = copy.deepcopy(old)
+    quicken(new)
+    assert_same(loss_and_gradients(new), loss_and_gradients(old), 1e-5)
+
+
+def test_merged_switched_and_disabled_adapters_count_as_in_peft():
+    old = with_lora(tiny_model())
+    old.add_adapter("second", LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    new = copy.deepcopy(old)
+    quicken(new)
+    old.eval(), new.eval()
+    with torch.no_grad():
+        for name in ("default", "second"):
+            old.set_adapter(name), new.set_adapter(name)
+            torch.testing.assert_close(new(IDS).logits, old(IDS).logits, atol=1e-5, rtol=1e-5)
+        names = ["default", "second", "__base__"]
+        torch.testing.assert_close(
+            new(IDS, adapter_names=names).logits, old(IDS, adapter_names=names).logits, atol=1e-5, rtol=1e-5
+        )
+        with old.disable_adapter(), new.disable_adapter():
+            torch.testing.assert_close(new(IDS).logits, old(IDS).logits, atol=1e-5, rtol=1e-5)
+        both = ["default", "second"]
+        old.base_model.set_adapter(both), new.base_model.set_adapter(both)
+        wanted = old(IDS).logits
+        torch.testing.assert_close(new(IDS).logits, wanted, atol=1e-5, rtol=1e-5)
+        merged = new.merge_and_unload()
+        torch.testing.assert_close(merged(IDS).logits, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_hook_on_the_base_layer_still_runs():
+    model = with_lora(tiny_model())
+    quicken(model)
+    seen = []
+    layer = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj.base_layer")
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    model(IDS)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_checkpointing_computes_the_same_with_dropout_too(dropout):
+    plain = with_lora(tiny_model(), dropout=dropout)
+    quicken(plain)
+    again = copy.deepcopy(plain)
+    enable_checkpointing(again)
+    assert_same(loss_and_gradients(again), loss_and_gradients(plain), 1e-12)
+
+
+def test_the_memory_plan_sees_the_same_work_and_types_on_fake_tensors():
+    model = with_lora(tiny_model())
+    loss_and_gradients(model)  # the first call looks at the output layer
+    with FlopCounterMode(display=False) as old:
+        loss_and_gradients(model)
+    quicken(model)
+    with FlopCounterMode(display=False) as real:
+        loss_and_gradients(model)
+    assert real.get_total_flops() == old.get_total_flops()
+    with torch.device("meta"):
+        faked = with_lora(AutoModelForCausalLM.from_config(tiny_model().config), dropout=0.1)
+    quicken(faked)
+    with FakeTensorMode(), FlopCounterMode(display=False) as fake:
+        make_fake(faked)
+        for weight in faked.parameters():
+            weight.requires_grad_(weight.requires_grad)
+        faked(torch.ones(3, 20, dtype=torch.long)).logits.sum().backward()
+    assert fake.get_total_flops() > 0
+    learned = [weight for weight in faked.parameters() if weight.requires_grad]
+    assert [weight.grad.shape for weight in learned] == [weight.shape for weight in learned]
+
+
+def test_autocast_keeps_the_types_of_the_plain_layers():
+    old = with_lora(tiny_model())
+    new = copy.deepcopy(old)
+    quicken(new)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        wanted, found = old(IDS).logits, new(IDS).logits
+    assert found.dtype == wanted.dtype
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
+
+
+def test_generation_gives_the_same_tokens():
+    old = with_lora(tiny_model()).eval()
+    new = copy.deepcopy(old)
+    quicken(new)
+    settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with torch.inference_mode():
+        wanted = old.generate(IDS, attention_mask=torch.ones_like(IDS), **settings)
+        assert torch.equal(new.generate(IDS, attention_mask=torch.ones_like(IDS), **settings), wanted)
