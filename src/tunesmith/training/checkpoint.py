@@ -79,7 +79,6 @@ def _write(
     text = json.dumps(values, indent=2)
     needed_bytes = len(text) + _bytes_to_write(weights) + _bytes_to_write(tensors) + MARGIN_BYTES
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(final.parent, names=FILES)
         if _free_bytes(final.parent) < needed_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

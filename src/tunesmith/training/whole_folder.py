@@ -28,7 +28,7 @@ def write_folder(final: Path, files: Mapping[str, Writer]) -> None:
     """Put a folder with these files in place, on the disk when this returns.
 
     Args:
-        final: where it appears; its parent exists. A folder that is there already is replaced.
+        final: where it appears. A folder that is there already is replaced.
         files: name to what writes that file at the path it is given.
 
     Raises:
@@ -36,6 +36,7 @@ def write_folder(final: Path, files: Mapping[str, Writer]) -> None:
             `clear_leftovers`.
     """
     staged, replaced = _aside(final, _STAGED), _aside(final, _REPLACED)
+    _make_parent(final.parent)
     staged.mkdir()
     listed = {name: _written(staged / name, write) for name, write in files.items()}
     _written(staged / MANIFEST, lambda path: write_bytes(path, _manifest(listed)))
@@ -105,6 +106,12 @@ def clear_leftovers(parent: Path, *, names: Collection[str]) -> None:
     for kind in (_STAGED, _REPLACED, _REMOVED):
         for leftover in parent.glob(f".*.{kind}"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _make_parent(parent: Path) -> None:
+    if not parent.exists():
+        parent.mkdir(parents=True)
+        _sync(parent.parent)
 
 
 def _aside(folder: Path, kind: str) -> Path:
