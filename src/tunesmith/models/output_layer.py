@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -40,7 +40,8 @@ def logits_formula(model: nn.Module, input_ids_BT: Tensor) -> Formula | None:
     """
     layer = output_layer(model)
     pretrained = next((each for each in model.modules() if isinstance(each, PreTrainedModel)), None)
-    if pretrained is None or not _is_plain(layer):
+    # Weights in shards are whole only while the model's own forward runs.
+    if pretrained is None or not _is_plain(layer) or isinstance(model, FSDPModule):
         return None
     config = pretrained.config.get_text_config()
     if config.vocab_size != cast(nn.Linear, layer).weight.shape[0]:
@@ -52,8 +53,8 @@ def logits_formula(model: nn.Module, input_ids_BT: Tensor) -> Formula | None:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether it is a whole linear layer, with no adapter, no offloading and no shards."""
-    return type(layer) is nn.Linear and "forward" not in vars(layer) and not isinstance(layer.weight, DTensor)
+    """Whether it is a linear layer with no adapter and no offloading."""
+    return type(layer) is nn.Linear and "forward" not in vars(layer)
 
 
 def _named(config: PretrainedConfig) -> Formula:

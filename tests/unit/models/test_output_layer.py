@@ -3,6 +3,8 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -132,6 +134,20 @@ def test_a_vocabulary_padded_behind_the_model_s_own_goes_the_plain_way():
     model = built(FAMILIES["llama"][0])
     model.config.vocab_size = 95
     assert logits_formula(model, torch.zeros((1, 1))) is None
+
+
+def test_weights_in_shards_go_the_plain_way_before_and_after_a_forward_pass():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        plain = built(FAMILIES["llama"][0])
+        model = fully_shard(built(FAMILIES["llama"][0]), mesh=init_device_mesh("cpu", (1,)))
+        for _ in range(2):
+            assert logits_formula(model, torch.zeros((1, 1))) is None
+            ids_BT, predicts_BT, _ = batch()
+            found, expected = (loss_sum(each, ids_BT, predicts_BT) for each in (model, plain))
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_the_first_loss_draws_as_many_random_numbers_as_the_next():
