@@ -200,7 +200,8 @@ def _finetune(job: Job) -> int:
             resolved = resolve(run / "config.yaml", {})
         else:
             resolved = resolve(None, job.flags | {"output-dir": job.run})
-        finetune(resolved, resume=run if job.resume else None, progress=_Said())
+        # Not asked for again: a run that began with it goes on so.
+        finetune(resolved, resume=run if job.resume else None, progress=_Said(), log_rows=not job.resume)
     except TunesmithError as error:
         print(f"{type(error).__name__}: {error}\n{error.hint}")
         return error.exit_code

@@ -22,6 +22,7 @@ from tunesmith.training.checkpoint import check_checkpoint, checkpoints_in
 
 pytestmark = pytest.mark.xdist_group("kill")
 KILLS = int(os.environ.get("TUNESMITH_KILLS", "24"))
+KILLS_EACH = -(-KILLS // 6)
 # 19 rows to train in windows of 4: in each epoch the fifth and last has 3.
 ROWS, TRAIN_ROWS, STEPS_PER_EPOCH = 26, 19, 5
 METHODS = {
@@ -94,7 +95,7 @@ def evidence(run):
     """What equal runs have in common: digests of result, scores, answers and rows; lines without times."""
     folder = open_run(run)
     names = [path for path in folder.result.iterdir() if path.name != "README.md"]
-    names += [run / name for name in ("evaluation.json", "samples.jsonl", "template.jinja")]
+    names += [run / name for name in ("evaluation.json", "samples.jsonl", "template.jinja", "rows.jsonl")]
     sums = {str(path.relative_to(run)): hashlib.sha256(content_of(path)).hexdigest() for path in names}
     trained = {name: value for name, value in folder.manifest["training"].items() if name != "seconds"}
     return {"files": sums, "trained": trained, "metrics": timeless(folder.metrics)}
@@ -109,15 +110,30 @@ def content_of(path):
 
 
 def assert_equal(run, other):
-    """Same evidence; each step is in the metrics once."""
+    """Same evidence; each step is in the metrics once, and each row in each epoch."""
     found = evidence(run)
     assert found == evidence(other)
     steps = found["trained"]["steps"]
     assert [line["step"] for line in found["metrics"] if "loss" in line] == list(range(1, steps + 1))
     judged = [line["step"] for line in found["metrics"] if "eval_loss" in line]
     assert judged == sorted(set(judged))
+    assert_each_row_once(open_run(run).rows, steps=steps)
     assert open_run(run).manifest["status"] == "succeeded"
     assert [path.name for path in (run / "checkpoints").iterdir() if not path.name.startswith("step-")] == []
+
+
+def assert_each_row_once(lines, *, steps):
+    """No row comes twice in an epoch; in a whole one all come."""
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
+    every = set()
+    for first in range(0, steps, STEPS_PER_EPOCH):
+        epoch = lines[first : first + STEPS_PER_EPOCH]
+        seen = [place for line in epoch for place in line["rows"]]
+        assert len(seen) == len(set(seen))
+        if len(epoch) == STEPS_PER_EPOCH:
+            assert len(seen) == TRAIN_ROWS
+            every |= set(seen)
+    assert len(every) == TRAIN_ROWS
 
 
 def assert_sound(run):
@@ -141,9 +157,10 @@ def newest_step(run):
 def survive(nursery, flags, home, deaths, *, kills, whole):
     """Runs that die and go on until each has come to its end, `kills` deaths in all."""
     died, newest, run = 0, 0, home / next(NAMES)
-    while died < kills or run.exists():
+    while died < kills or is_run_folder(run):
         death = next(deaths) if died < kills else Death()
-        ended = nursery.run(Job(flags, str(run), run.exists(), death.at_disk_step), after_seconds=death.after)
+        job = Job(flags, str(run), resume=is_run_folder(run), die_at=death.at_disk_step)
+        ended = nursery.run(job, after_seconds=death.after)
         if ended.code == 0:
             assert_equal(run, whole)
             shutil.rmtree(run)
@@ -153,8 +170,6 @@ def survive(nursery, flags, home, deaths, *, kills, whole):
         assert_sound(run)
         assert newest_step(run) >= newest, f"{death} lost a checkpoint"
         died, newest = died + 1, newest_step(run)
-        if run.exists() and not is_run_folder(run):  # nothing to go on with
-            shutil.rmtree(run)
 
 
 @dataclass(frozen=True)
@@ -173,7 +188,7 @@ def test_killed_at_random_moments(nursery, home, undisturbed, method):
     ended, whole = undisturbed(method)
     chance = random.Random(f"moments {method}")  # noqa: S311  nothing secret is drawn
     deaths = (Death(after=chance.uniform(0, ended.seconds)) for _ in count())
-    survive(nursery, flags_of(home, method), home, deaths, kills=KILLS // 6, whole=whole)
+    survive(nursery, flags_of(home, method), home, deaths, kills=KILLS_EACH, whole=whole)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -182,7 +197,7 @@ def test_killed_inside_the_save_and_the_load(nursery, home, undisturbed, method)
     chance = random.Random(f"disk {method}")  # noqa: S311  nothing secret is drawn
     a_save = len(ended.disk_steps) // evidence(whole)["trained"]["steps"]
     deaths = (Death(at_disk_step=chance.randint(1, 3 * a_save)) for _ in count())
-    survive(nursery, flags_of(home, method), home, deaths, kills=KILLS // 6, whole=whole)
+    survive(nursery, flags_of(home, method), home, deaths, kills=KILLS_EACH, whole=whole)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
@@ -254,12 +269,13 @@ def test_the_command_killed_goes_on(home, undisturbed, tmp_path):
     flags = flags_of(home, "lora") | {"output-dir": str(run)}
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "tunesmith", "train"]
-    first = subprocess.Popen(
-        [*command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ALONE
-    )
-    wait_until(lambda: newest_step(run) >= 2)
-    first.kill()
-    assert first.wait() == KILLED
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, *words, "--log-rows"], env=ALONE, **quiet) as first:
+        try:
+            wait_until(lambda: newest_step(run) >= 2 or first.poll() is not None)
+        finally:
+            first.kill()
+    assert first.returncode == KILLED
     assert_sound(run)
     assert newest_step(run) < evidence(whole)["trained"]["steps"]
     again = subprocess.run([*command, "--resume", str(run)], capture_output=True, text=True, env=ALONE)
