@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PretrainedConfig, PreTrainedModel
 
+from tunesmith.models.fused_product import QuickLinear
 from tunesmith.models.head_loss import Formula
 
 # A logit large enough that every cap in use (20 to 50) bends it.
@@ -54,7 +55,7 @@ def logits_formula(model: nn.Module, input_ids_BT: Tensor) -> Formula | None:
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether it is a linear layer with no adapter and no offloading."""
-    return type(layer) is nn.Linear and "forward" not in vars(layer)
+    return type(layer) in (nn.Linear, QuickLinear) and "forward" not in vars(layer)
 
 
 def _named(config: PretrainedConfig) -> Formula:

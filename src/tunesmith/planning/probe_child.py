@@ -15,7 +15,7 @@ from tunesmith.data.conversation import Row
 from tunesmith.data.render import Rendered
 from tunesmith.errors import TunesmithError
 from tunesmith.hardware import Hardware, peak_memory_bytes
-from tunesmith.methods import METHODS
+from tunesmith.methods import METHODS, prepared
 from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.find import find_model
 from tunesmith.models.load import load_model
@@ -88,7 +88,7 @@ def ready_model(asked: Asked) -> nn.Module:
         device=asked.device,
         four_bit=METHODS[method.name].base == "four_bit",
     )
-    model = METHODS[method.name].prepare(loaded.model, method)
+    model = prepared(loaded.model, method)
     if asked.is_checkpointed:
         enable_checkpointing(model)
     return model

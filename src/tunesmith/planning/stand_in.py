@@ -19,8 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.pytorch_utils import Conv1D
 
+from tunesmith import methods
 from tunesmith.config import MethodConfig
-from tunesmith.methods import METHODS
 
 # NF4 with double quantization, arXiv:2305.14314 section 3: a block of 64 weights shares a scale of 8 bits,
 # 256 scales share one of 32 bits. bitsandbytes keeps two tables and an offset with each layer.
@@ -114,7 +114,7 @@ def plain_model(
 def prepared(model: PreTrainedModel, settings: MethodConfig) -> nn.Module:
     """The model made ready by its method, on torch's meta device."""
     with torch.device("meta"):
-        return METHODS[settings.name].prepare(model, settings)
+        return methods.prepared(model, settings)
 
 
 def _pack(model: PreTrainedModel, device: str) -> None:

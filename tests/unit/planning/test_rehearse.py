@@ -16,7 +16,7 @@ from transformers import (
 from tunesmith.config import MethodConfig
 from tunesmith.errors import ConfigError
 from tunesmith.hardware import peak_memory_bytes
-from tunesmith.methods import METHODS, trainable
+from tunesmith.methods import METHODS, prepared, trainable
 from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.forward import loss_sum
 from tunesmith.models.head_loss import CHUNK_BYTES
@@ -71,9 +71,7 @@ def deep(family):
 def real_peak(planned):
     """Most bytes of tensors beside weights and gradients in a real micro-batch on top of gradients."""
     torch.manual_seed(0)
-    model = METHODS[planned.method.name].prepare(
-        AutoModelForCausalLM.from_config(planned.config), planned.method
-    )
+    model = prepared(AutoModelForCausalLM.from_config(planned.config), planned.method)
     if planned.is_checkpointed:
         enable_checkpointing(model)
     model.train()
