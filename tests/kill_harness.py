@@ -35,7 +35,8 @@ class Job:
         flags: as on the command line, without the folder.
         run: the run folder.
         resume: go on with it.
-        die_at: SIGKILL before this file-system step below `checkpoints`, counted from 1.
+        die_at: SIGKILL before this file-system step below `within`, counted from 1.
+        within: folder inside the run folder whose steps count; empty for all of it.
         most_bytes: a file that grows beyond this is torn there, and the process dies of it.
     """
 
@@ -43,6 +44,7 @@ class Job:
     run: str
     resume: bool = False
     die_at: int | None = None
+    within: str = "checkpoints"
     most_bytes: int | None = None
 
 
@@ -53,7 +55,7 @@ class Ended:
     Attributes:
         code: exit status; negative, the signal that ended it.
         seconds: from its start.
-        disk_steps: file-system steps below `checkpoints`, if it ended by itself.
+        disk_steps: the file-system steps that counted, if it ended by itself.
         log: what it wrote to stdout and stderr.
     """
 
@@ -167,7 +169,7 @@ def _live(job: Job, child: _Child) -> None:
         os.dup2(log, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     steps: list[str] = []
-    _watch_disk(Path(job.run) / "checkpoints", steps, die_at=job.die_at)
+    _watch_disk(Path(job.run) / job.within, steps, die_at=job.die_at)
     if job.most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.most_bytes, resource.RLIM_INFINITY))

@@ -200,6 +200,23 @@ def test_killed_inside_the_save_and_the_load(nursery, home, undisturbed, method)
     survive(nursery, flags_of(home, method), home, deaths, kills=KILLS_EACH, whole=whole)
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_killed_while_the_result_is_written(nursery, home, undisturbed, method):
+    _, whole = undisturbed(method)
+    chance = random.Random(f"result {method}")  # noqa: S311  nothing secret is drawn
+    run, flags = home / f"result-{method}", flags_of(home, method)
+    steps = nursery.run(Job(flags, str(home / f"watched-{method}"), within="")).disk_steps
+    trained = 1 + max(at for at, step in enumerate(steps) if "-> step-" in step)
+    assert nursery.run(Job(flags, str(run), within="", die_at=trained + 5)).code == KILLED
+    for _ in range(KILLS_EACH):
+        at = chance.randint(1, len(steps) - trained)
+        ended = nursery.run(Job(flags, str(run), resume=True, within="", die_at=at))
+        assert ended.code == KILLED, f"{at}: {ended.log}"
+        assert_sound(run)
+    assert nursery.run(Job(flags, str(run), resume=True)).code == 0
+    assert_equal(run, whole)
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
 def test_killed_in_the_middle_of_a_file(nursery, home, undisturbed, name):
     """The second checkpoint is cut off at half a file: the first one stays, and nobody takes the torn one."""
