@@ -89,7 +89,7 @@ class _Beside(torch.autograd.Function):
         seen_NI = x_NI if kept_NI is None else x_NI * kept_NI
         inner_NR = product(seen_NI, down_RI)
         y_NO = product(x_NI, weight_OI, bias_O)
-        _add_product(y_NO, inner_NR, up_OR.t(), scaling)
+        y_NO.add_(product(inner_NR, up_OR), alpha=scaling)
         ctx.save_for_backward(x_NI, weight_OI, down_RI, up_OR, inner_NR, kept_NI)
         ctx.scaling = scaling
         return y_NO
@@ -108,15 +108,10 @@ class _Beside(torch.autograd.Function):
         if asks_x:
             d_x_NI = product(d_NO, weight_OI.t())
             if kept_NI is None:
-                _add_product(d_x_NI, d_inner_NR, down_RI, 1.0)
+                d_x_NI.add_(product(d_inner_NR, down_RI.t()))
             else:
                 d_x_NI.addcmul_(product(d_inner_NR, down_RI.t()), kept_NI)
         d_weight_OI = product_over_rows(d_NO, x_NI) if asks_weight else None
         d_bias_O = d_NO.flatten(0, -2).sum(0) if asks_bias else None
         d_up_OR = None if d_up_RO is None else d_up_RO.t()
         return d_x_NI, d_weight_OI, d_bias_O, d_down_RI, d_up_OR, None, None
-
-
-def _add_product(y_NO: Tensor, inner_NR: Tensor, up_RO: Tensor, scaling: float) -> None:
-    """Let y += s inner up, in place."""
-    y_NO.view(-1, y_NO.shape[-1]).addmm_(inner_NR.view(-1, inner_NR.shape[-1]), up_RO, alpha=scaling)
