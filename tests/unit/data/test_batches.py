@@ -1,11 +1,22 @@
 """Windows, micro-batches and the length policy."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.batches import collate, fit_length, micro_batches, windows
+from tunesmith.data.batches import (
+    PASS_TOKENS,
+    collate,
+    cut_rows,
+    dealt,
+    fit_length,
+    micro_batches,
+    packed,
+    windows,
+)
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Rendered
 from tunesmith.errors import DataError
@@ -31,12 +42,96 @@ def test_each_epoch_has_every_row_once_and_its_order_follows_seed_and_epoch_alon
     assert [len(w) for w in windows(ROWS, window_rows=5, seed=1, epoch=0)] == [5, 5, 5, 5, 3]
 
 
+def padded_tokens(groups: list[list[Rendered]]) -> int:
+    return sum(len(group) * max(len(row.ids) for row in group) for group in groups)
+
+
 def test_micro_batches_hold_every_row_once_longest_first() -> None:
     batches = list(micro_batches(ROWS, micro_batch_rows=4, pad_id=0))
     assert sorted(r.row.line for b in batches for r in b.rows) == [row.row.line for row in ROWS]
     lengths = [len(r.ids) for b in batches for r in b.rows]
     assert lengths == sorted(lengths, reverse=True)
-    assert max(len(b.rows) for b in batches) == 4
+    assert max(b.input_ids_BT.numel() for b in batches) <= 4 * 9
+
+
+some_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+@given(lengths=some_lengths, micro_batch_rows=st.integers(1, 5), is_packed=st.booleans())
+def test_no_batch_takes_more_than_that_many_of_the_longest_rows(
+    lengths: list[int], micro_batch_rows: int, is_packed: bool
+) -> None:
+    rows = [rendered(length, line=line) for line, length in enumerate(lengths)]
+    batches = list(micro_batches(rows, micro_batch_rows=micro_batch_rows, pad_id=0, is_packed=is_packed))
+    assert max(b.input_ids_BT.numel() for b in batches) <= micro_batch_rows * max(lengths)
+    assert max(len(row.ids) for row in batches[0].rows) == max(lengths)
+    assert sorted(r.row.line for b in batches for r in b.rows) == list(range(len(lengths)))
+
+
+@given(lengths=some_lengths, micro_batch_rows=st.integers(1, 5))
+def test_the_cut_is_never_dearer_than_one_by_number_of_rows(
+    lengths: list[int], micro_batch_rows: int
+) -> None:
+    rows = [rendered(length) for length in lengths]
+    ahead = sorted(rows, key=lambda row: -len(row.ids))
+    by_rows = [ahead[at : at + micro_batch_rows] for at in range(0, len(ahead), micro_batch_rows)]
+    groups = cut_rows(rows, micro_batch_rows=micro_batch_rows)
+
+    def cost(cut: list[list[Rendered]]) -> int:
+        return padded_tokens(cut) + PASS_TOKENS * len(cut)
+
+    assert cost(groups) <= cost(by_rows)
+
+
+@given(lengths=st.lists(st.integers(1, 900), min_size=1, max_size=9), micro_batch_rows=st.integers(1, 4))
+def test_the_cut_is_the_cheapest_of_all_cuts_of_the_sorted_rows(
+    lengths: list[int], micro_batch_rows: int
+) -> None:
+    ahead = sorted(lengths, reverse=True)
+    budget = micro_batch_rows * ahead[0]
+    costs = []
+    for ends in product((False, True), repeat=len(ahead) - 1):
+        groups = [[ahead[0]]]
+        for is_new, length in zip(ends, ahead[1:], strict=True):
+            if is_new:
+                groups.append([])
+            groups[-1].append(length)
+        takes = [len(group) * group[0] for group in groups]
+        if max(takes) <= budget:
+            costs.append(sum(takes) + PASS_TOKENS * len(groups))
+    chosen = cut_rows([rendered(length) for length in lengths], micro_batch_rows=micro_batch_rows)
+    assert padded_tokens(chosen) + PASS_TOKENS * len(chosen) == min(costs)
+
+
+def test_short_rows_go_together_and_an_odd_long_one_pads_nobody() -> None:
+    rows = [rendered(1000), *(rendered(90 + line % 5) for line in range(15))]
+    sizes = [len(group) for group in cut_rows(rows, micro_batch_rows=4)]
+    assert sizes == [1, 15]
+
+
+def test_packed_rows_lie_one_after_another_without_padding() -> None:
+    batch = packed([rendered(5), rendered(3), rendered(4, prompt=0)])
+    assert batch.input_ids_BT.tolist() == [[1, 2, 3, 4, 5, 1, 2, 3, 1, 2, 3, 4]]
+    assert batch.row_lengths == (5, 3, 4)
+    assert batch.predicts_BT.int().tolist() == [[0, 1, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0]]
+    assert batch.input_ids_BT[:, 1:][batch.predicts_BT[:, :-1]].tolist() == [3, 4, 5, 3, 2, 3, 4]
+    assert batch.scored_tokens == 7 == int(batch.predicts_BT.sum())
+    assert batch.predicts_BT.dtype == torch.bool
+    assert collate([rendered(5)], pad_id=0).row_lengths is None
+
+
+@given(lengths=some_lengths, micro_batch_rows=st.integers(1, 5), processes=st.integers(1, 4))
+def test_no_process_stands_idle_while_another_has_rows_to_give(
+    lengths: list[int], micro_batch_rows: int, processes: int
+) -> None:
+    rows = [rendered(length, line=line) for line, length in enumerate(lengths)]
+    batches = list(micro_batches(rows, micro_batch_rows=micro_batch_rows, pad_id=0, processes=processes))
+    assert len(batches) % processes == 0 or all(len(b.rows) == 1 for b in batches)
+    assert max(b.input_ids_BT.numel() for b in batches) <= micro_batch_rows * max(lengths)
+    turns = [list(dealt(batches, rank=rank, count=processes, pad_id=0)) for rank in range(processes)]
+    assert len({len(turn) for turn in turns}) == 1
+    seen = sorted(row.row.line for turn in turns for batch in turn for row in batch.rows)
+    assert seen == list(range(len(lengths)))
 
 
 @given(

@@ -1,0 +1,190 @@
+"""Packed rows against the same rows alone: values, gradients, and which models can."""
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from tiny_run import random_rows, tiny_full, tiny_llama, tiny_lora
+from tunesmith.config import MethodConfig
+from tunesmith.data.batches import collate, packed
+from tunesmith.methods import METHODS
+from tunesmith.models.checkpointing import enable_checkpointing
+from tunesmith.models.packing import can_pack, enable_packing, is_packing, packed_arguments
+
+CPU = torch.device("cpu")
+SHAPE = {
+    "vocab_size": 48,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+HEADS_OF_8 = SHAPE | {"head_dim": 8}
+GPT2 = {"vocab_size": 48, "n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2} | {
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def model_of(name, shape, **more):
+    """A random model in float64, always the same."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(name, **shape, **more)
+    return transformers.AutoModelForCausalLM.from_config(config).double()
+
+
+def logits(model, ids, **arguments):
+    return model(input_ids=torch.tensor([ids]), use_cache=False, **arguments).logits[0]
+
+
+def packed_logits(model, rows):
+    ids = [token_id for row in rows for token_id in row]
+    return logits(model, ids, **packed_arguments([len(row) for row in rows], CPU))
+
+
+CAN = {
+    "llama": (SHAPE, {}),
+    "mistral": (SHAPE, {"sliding_window": 4}),
+    "qwen2": (SHAPE, {}),
+    "qwen3": (HEADS_OF_8, {}),
+    "gemma3_text": (
+        HEADS_OF_8,
+        {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "phi3": (SHAPE, {}),
+    "granite": (SHAPE, {"attention_multiplier": 0.3}),
+    "gpt2": (GPT2, {}),
+}
+
+
+@pytest.mark.parametrize("name", CAN)
+def test_packed_rows_are_what_they_are_alone(name):
+    model = model_of(name, CAN[name][0], **CAN[name][1]).eval()
+    rows = [[3, 9, 4, 7, 7, 30, 2, 11], [5], [8, 8, 1, 40, 6]]
+    with torch.no_grad():
+        alone = torch.cat([logits(model, row) for row in rows])
+        assert enable_packing(model)
+        assert_close(packed_logits(model, rows), alone, rtol=1e-10, atol=1e-10)
+        # Without rows named it computes as before.
+        assert_close(torch.cat([logits(model, row) for row in rows]), alone, rtol=0, atol=0)
+
+
+def test_a_model_that_packs_generates_padded_prompts_as_before():
+    model = model_of("llama", SHAPE).eval()
+    ids = torch.tensor([[0, 0, 3, 9], [7, 8, 4, 5]])
+    asked = {"attention_mask": (ids > 0).long(), "max_new_tokens": 6, "do_sample": False}
+    before = model.generate(ids, **asked)
+    assert enable_packing(model)
+    assert model.generate(ids, **asked).tolist() == before.tolist()
+
+
+def test_the_saved_configuration_does_not_know(tmp_path):
+    model = model_of("llama", SHAPE)
+    assert enable_packing(model)
+    model.save_pretrained(tmp_path)
+    assert "row_by_row" not in (tmp_path / "config.json").read_text()
+    assert not is_packing(transformers.AutoModelForCausalLM.from_pretrained(tmp_path))
+
+
+CANNOT = {
+    "a recurrent state": ("mamba", {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2}),
+    "a convolution between tokens": ("lfm2", SHAPE | {"layer_types": ["conv", "full_attention"]}),
+    "capped attention": ("gemma2", HEADS_OF_8),
+    "ALiBi": ("bloom", {"vocab_size": 48, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("why", CANNOT)
+def test_a_model_whose_rows_would_mix_cannot_and_stays_as_it_was(why):
+    name, shape = CANNOT[why]
+    model = model_of(name, shape)
+    before = model.config._attn_implementation
+    assert not enable_packing(model)
+    assert not can_pack(model)
+    assert not is_packing(model)
+    assert model.config._attn_implementation == before
+
+
+def test_a_reach_that_short_rows_cannot_show_is_no_plain_attention():
+    model = tiny_llama()
+    model.config.sliding_window = 400  # told by no argument of Llama's attention
+    assert not enable_packing(model)
+
+
+def test_asking_changes_nothing():
+    model = tiny_lora().train()
+    assert can_pack(model)
+    assert not is_packing(model)
+    assert model.training
+    assert enable_packing(model)
+    assert can_pack(model)
+    assert is_packing(model)
+
+
+def test_a_learned_prefix_cannot_be_packed():
+    model = METHODS["prefix"].prepare(tiny_llama(), MethodConfig(name="prefix"))
+    assert not enable_packing(model)
+
+
+def test_the_trial_draws_no_random_number():
+    model = tiny_lora(dropout=0.5).train()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    enable_packing(model)
+    assert torch.rand(3).equal(expected)
+
+
+def gradients(model, batch):
+    """Sum of the scored tokens' losses and its gradients."""
+    more = packed_arguments(batch.row_lengths, CPU) if batch.row_lengths else {}
+    found = model(input_ids=batch.input_ids_BT, use_cache=False, **more).logits.double()
+    targets = batch.input_ids_BT[:, 1:][batch.predicts_BT[:, :-1]]
+    loss = torch.nn.functional.cross_entropy(found[batch.predicts_BT], targets, reduction="sum")
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    return loss.item(), torch.autograd.grad(loss, learning)
+
+
+def tiny_adapter():
+    model = METHODS["adapter"].prepare(tiny_llama(), MethodConfig(name="adapter"))
+    for name, weight in model.named_parameters():
+        if "bottleneck_up" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+MAKERS = {"lora": tiny_lora, "full": tiny_full, "adapter": tiny_adapter}
+
+
+@pytest.mark.parametrize("method", MAKERS)
+@settings(deadline=None, max_examples=6)
+@given(count=st.integers(1, 7), seed=st.integers(0, 9))
+def test_a_packed_batch_has_the_padded_ones_loss_and_gradient(method, count, seed):
+    model = MAKERS[method]().train()
+    rows = random_rows(count, seed=seed)
+    loss, expected = gradients(model, collate(rows, pad_id=0))
+    assert enable_packing(model)
+    again, found = gradients(model, packed(rows))
+    assert again == pytest.approx(loss, rel=1e-6)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpointed_layers_see_the_rows_again():
+    model, rows = tiny_lora().train(), random_rows(5)
+    loss, expected = gradients(model, collate(rows, pad_id=0))
+    enable_packing(model)
+    enable_checkpointing(model)
+    again, found = gradients(model, packed(rows))
+    assert again == pytest.approx(loss, rel=1e-6)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-5)
