@@ -9,6 +9,7 @@
     │   └── RunFolderError                 the run folder cannot be read or written
     ├── RunFailed                 exit 1   the run itself went wrong (non-finite loss, failed check)
     └── Interrupted               exit 130 the user stopped it; it can go on
+        └── Terminated            exit 143 SIGTERM stopped it; it can go on
 
 A message says the fact and its cause with the values in it; `hint` says the remedy. Both are required.
 """
@@ -73,3 +74,9 @@ class Interrupted(TunesmithError):
     """The user stopped the run; what was saved before is kept."""
 
     exit_code = 130
+
+
+class Terminated(Interrupted):
+    """SIGTERM stopped the run, as batch systems and shutdowns do; what was saved before is kept."""
+
+    exit_code = 143

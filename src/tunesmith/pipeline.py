@@ -2,8 +2,8 @@
 
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,14 +15,14 @@ import torch
 
 from tunesmith.config import RunConfig
 from tunesmith.data.prepare import Prepared, prepare_data
-from tunesmith.data.render import Renderer, make_renderer
-from tunesmith.errors import Interrupted, RunFolderError
+from tunesmith.data.render import Rendered, Renderer, make_renderer
 from tunesmith.evaluation.card import render_card
 from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import DTYPES, Hardware, choose_hardware, free_memory_bytes
-from tunesmith.methods import METHODS, trainable
+from tunesmith.identity import check_identity, drifts, identity_of
+from tunesmith.methods import METHODS, prepared, trainable
 from tunesmith.models.adapter import save_adapter, save_whole
 from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.find import ModelSource, find_model
@@ -34,13 +34,23 @@ from tunesmith.planning.setups import Place
 from tunesmith.planning.shapes import architecture
 from tunesmith.planning.workload import workload_of
 from tunesmith.progress import Progress, Silent
-from tunesmith.resolve import Resolved
-from tunesmith.runs import RunFolder, check_writable, create_run, default_run_path, open_run
-from tunesmith.training.checkpoint import checkpoints_in
-from tunesmith.training.loop import Loop, Trained
+from tunesmith.resolve import Resolved, resolve
+from tunesmith.runs import (
+    RunFolder,
+    check_writable,
+    create_run,
+    default_run_path,
+    held,
+    open_run,
+    whole_or_not,
+)
+from tunesmith.training.going_on import checkpoint_to_go_on_from
+from tunesmith.training.loop import Loop
 from tunesmith.training.loss import held_out_losses
 from tunesmith.training.ranks import Ranks, loading_device, this_process
 from tunesmith.training.shards import whole_weights
+from tunesmith.training.state import Trained
+from tunesmith.training.stop import heeded_signals, interruption_told, kept_status
 
 LIBRARIES = (
     "torch",
@@ -69,61 +79,79 @@ class Finished:
     evaluation: Evaluation | None
 
 
-def finetune(resolved: Resolved, *, resume: Path | None = None, progress: Progress | None = None) -> Finished:
+def finetune(
+    resolved: Resolved,
+    *,
+    resume: Path | None = None,
+    progress: Progress | None = None,
+    accept_drift: bool = False,
+    log_rows: bool = False,
+) -> Finished:
     """Data and a pretrained model in; an adapter and the evidence out.
 
     Args:
         resolved: configuration with the origin of each value.
         resume: folder of an unfinished run to go on with, whose configuration `resolved` is.
         progress: told what happens.
+        accept_drift: go on although data, configuration or versions are not what the run began with.
+        log_rows: write the rows of each step into `rows.jsonl`; a run that began so goes on so.
 
     Raises:
         UserError: before anything is written, if data, model or folder cannot be used.
         RunFailed: if training went wrong; the run folder says where and why.
+        Interrupted: after SIGINT or SIGTERM; while training with the state saved.
     """
     config, ranks = resolved.config, this_process()
     progress = progress if progress and ranks.is_main else Silent()
     started = time.perf_counter()
     path = Path(ranks.share(str(resume or config.output_dir or default_run_path(config.data.path))))
-    if resume is None and ranks.is_main:
-        check_writable(path)
-    hardware = choose_hardware(device=config.model.device, dtype=config.model.dtype)
-    source = find_model(config.model.name, revision=config.model.revision)
-    renderer, data = read_data(config, source, progress)
-    progress.say(f"computing in {hardware.reason}")
-    launch = plan(config, source, hardware, data, ranks)
-    for note in launch.notes:
-        progress.say(note)
-    if launch.is_heap_small:
-        keep_heap_small()
-    tuned, parameters = prepare_model(source, config, hardware, launch)
-    if resume:
-        run = reopen_run(path, data, renderer, ranks=ranks)
-    else:
-        run = create_run(path, is_writer=ranks.is_main)
-        begin_record(run, resolved, source, renderer, hardware, data, parameters=parameters, launch=launch)
-    with kept_status(run):
-        loop = Loop(
-            tuned.model,
-            data.train,
-            data.validation,
-            settings=launch.training,
-            hardware=hardware,
-            pad_id=tuned.pad_id,
-            eval_batch_rows=config.evaluation.per_device_eval_batch_size,
-            checkpoints=run.checkpoints,
-            record=first_peak_told(launch, run.add_metrics, progress.say),
-            progress=progress,
-        )
-        if resume:
-            resume_from_newest(loop, run, progress)
-        trained = loop.run()
-        tuned.model.eval()
-        save_result(run, tuned, config, renderer, system=data.system, ranks=ranks)
-        proof = prove(tuned, renderer, data, config, progress) if data.test else None
-        if ranks.is_main:
-            conclude(run, resolved, trained, proof, seconds=time.perf_counter() - started, source=source)
-        ranks.wait()
+    with heeded_signals(is_told=ranks.is_main) as stop, interruption_told(path), ExitStack() as until_end:
+        run = open_run(path, is_writer=ranks.is_main) if resume else None
+        if run:
+            until_end.enter_context(held(run))
+        elif ranks.is_main:
+            check_writable(path)
+        hardware = choose_hardware(device=config.model.device, dtype=config.model.dtype)
+        source = find_model(config.model.name, revision=config.model.revision)
+        renderer, data = read_data(config, source, progress)
+        facts = facts_of(config, source, renderer, hardware, data)
+        accepted = check_same(run, config, facts, data, accept_drift, progress) if run else ()
+        progress.say(f"computing in {hardware.reason}")
+        launch = plan(config, source, hardware, data, ranks)
+        for note in launch.notes:
+            progress.say(note)
+        if launch.is_heap_small:
+            keep_heap_small()
+        tuned, parameters = prepare_model(source, config, hardware, launch)
+        facts |= {"parameters": parameters, "plan": launch.as_dict()}
+        if run:
+            continue_record(run, resolved, renderer, facts, accepted)
+        else:
+            run = create_run(path, is_writer=ranks.is_main)
+            until_end.enter_context(held(run, is_new=True))
+            begin_record(run, resolved, renderer, facts)
+        with kept_status(run):
+            loop = Loop(
+                tuned.model,
+                data.train,
+                data.validation,
+                settings=launch.training,
+                hardware=hardware,
+                pad_id=tuned.pad_id,
+                eval_batch_rows=config.evaluation.per_device_eval_batch_size,
+                checkpoints=run.checkpoints,
+                record=first_peak_told(launch, run.add_metrics, progress.say),
+                progress=progress,
+            )
+            if resume:
+                resume_from_newest(loop, run, progress, ranks=ranks)
+            trained = loop.run(stop=stop, on_rows=row_log(run, is_wanted=log_rows))
+            tuned.model.eval()
+            save_result(run, tuned, config, renderer, system=data.system, ranks=ranks)
+            proof = prove(tuned, renderer, data, config, progress) if data.test else None
+            if ranks.is_main:
+                conclude(run, resolved, trained, proof, seconds=time.perf_counter() - started, source=source)
+            ranks.wait()
     return Finished(run, trained, proof.evaluation if proof else None)
 
 
@@ -149,7 +177,7 @@ def prepare_model(
     base_parameters = loaded.model.num_parameters()
     torch.manual_seed(config.training.seed)
     # A PeftModel forwards whatever it lacks to the model inside.
-    model = cast(Any, method.prepare(loaded.model, config.method))
+    model = cast(Any, prepared(loaded.model, config.method))
     if launch.is_checkpointed:
         enable_checkpointing(model)
     tuned_from = source if method.base == "trained" else None
@@ -178,9 +206,11 @@ def save_result(
     tokenizer = with_template(tuned, renderer)
     with whole_weights(tuned.model, ranks):
         if ranks.is_main and method.base == "trained":
-            save_whole(tuned.model, run.model, tokenizer=tokenizer, note=note)
+            with whole_or_not(run.model) as folder:
+                save_whole(tuned.model, folder, tokenizer=tokenizer, note=note)
         elif ranks.is_main:
-            save_adapter(cast(Any, tuned.model), run.adapter, tokenizer=tokenizer, note=note)
+            with whole_or_not(run.adapter) as folder:
+                save_adapter(cast(Any, tuned.model), folder, tokenizer=tokenizer, note=note)
 
 
 def prove(
@@ -209,10 +239,15 @@ def conclude(
 ) -> None:
     """Close the record of a run that went well, and write its evidence."""
     answers = {"rows": proof.asked_rows, "max_new_tokens": proof.max_new_tokens} if proof else None
-    run.update_manifest(
-        training=asdict(trained), answers=answers, status="succeeded", seconds=round(seconds, 1)
-    )
-    write_evidence(run, resolved, proof, source_is_local=source.kind == "folder")
+    outcome = {
+        "training": asdict(trained),
+        "answers": answers,
+        "status": "succeeded",
+        "seconds": round(seconds, 1),
+    }
+    write_evidence(run, resolved, proof, outcome=outcome, source_is_local=source.kind == "folder")
+    # Last, so that a run that says it succeeded has all its files.
+    run.update_manifest(**outcome)
 
 
 def read_data(config: RunConfig, source: ModelSource, progress: Progress) -> tuple[Renderer, Prepared]:
@@ -234,83 +269,91 @@ def say_data(data: Prepared, renderer: Renderer, progress: Progress) -> None:
         progress.say(f"note: {note}")
 
 
-def begin_record(
-    run: RunFolder,
-    resolved: Resolved,
-    source: ModelSource,
-    renderer: Renderer,
-    hardware: Hardware,
-    data: Prepared,
-    *,
-    parameters: dict[str, int],
-    launch: Launch,
-) -> None:
+def facts_of(
+    config: RunConfig, source: ModelSource, renderer: Renderer, hardware: Hardware, data: Prepared
+) -> dict[str, Any]:
+    """What a run is, for manifest.json, as far as it is known before the model is loaded."""
+    template = renderer.template
+    return {
+        "model": {"name": source.name, "kind": source.kind, "fingerprint": source.fingerprint},
+        "method": config.method.name,
+        "template": {"name": template.name, "sha256": template.sha256},
+        "data": data.account,
+        "seed": config.training.seed,
+        "hardware": {
+            "device": hardware.device,
+            "dtype": hardware.dtype,
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {name: version(name) for name in ("tunesmith", *LIBRARIES)}
+        | {"python": platform.python_version()},
+        "identity": identity_of(config, data=data, template=template, source=source, hardware=hardware),
+    }
+
+
+def begin_record(run: RunFolder, resolved: Resolved, renderer: Renderer, facts: dict[str, Any]) -> None:
     """Write what the run is before it starts; a run that dies still says what it was."""
     run.write_text("config.yaml", resolved.to_repeat().as_yaml())
     run.write_text("template.jinja", renderer.template.text)
-    run.update_manifest(
-        status="running",
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        model={"name": source.name, "kind": source.kind, "fingerprint": source.fingerprint},
-        method=resolved.config.method.name,
-        template={"name": renderer.template.name, "sha256": renderer.template.sha256},
-        data=data.account,
-        parameters=parameters,
-        plan=launch.as_dict(),
-        seed=resolved.config.training.seed,
-        hardware={"device": hardware.device, "dtype": hardware.dtype, "threads": torch.get_num_threads()},
-        versions={name: version(name) for name in ("tunesmith", *LIBRARIES)}
-        | {"python": platform.python_version()},
-    )
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    run.update_manifest(status="running", started=started, **facts)
 
 
-@contextmanager
-def kept_status(run: RunFolder) -> Iterator[None]:
-    """Whatever ends the run, manifest.json says how."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        run.update_manifest(status="interrupted", why="interrupted by the user")
-        raise Interrupted(
-            f"run `{run.path}` was interrupted", hint=f"go on with `tunesmith train --resume {run.path}`"
-        ) from None
-    except BaseException as error:
-        run.update_manifest(status="failed", why=f"{type(error).__name__}: {error}")
-        raise
-
-
-def reopen_run(path: Path, data: Prepared, renderer: Renderer, *, ranks: Ranks) -> RunFolder:
-    """An unfinished run whose data and template are still what it began with.
+def check_same(
+    run: RunFolder,
+    config: RunConfig,
+    facts: dict[str, Any],
+    data: Prepared,
+    accept_drift: bool,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """Whether all that decides the run's result is what it began with; the drifts that are accepted.
 
     Raises:
-        RunFolderError: names the file or template that changed.
+        RunFolderError: lists each field that differs, with both values.
     """
-    run = open_run(path, is_writer=ranks.is_main)
-    before = run.manifest
-    changed = [
-        file for file, sha in data.account["files"].items() if sha not in before["data"]["files"].values()
-    ]
-    if before["template"]["sha256"] != renderer.template.sha256:
-        changed.append(renderer.template.name)
-    if changed:
-        raise RunFolderError(
-            f"run `{path}` began with other contents of {', '.join(changed)}",
-            hint=f"put them back, or start a new run from `{run.config}`",
-        )
-    run.update_manifest(status="running")
-    return run
+    found = drifts(run.manifest.get("identity", {}), facts["identity"], data=data, config=config)
+    for note in check_identity(found, run.path, accept_drift=accept_drift):
+        progress.say(note)
+    return tuple(str(drift) for drift in found if not drift.is_warning)
 
 
-def resume_from_newest(loop: Loop, run: RunFolder, progress: Progress) -> None:
-    """Put the loop where the newest whole checkpoint stands; lines of later steps are done again."""
-    found = checkpoints_in(run.checkpoints)
-    if not found:
-        progress.say("no checkpoint yet: starting from the first step")
-        run.forget_metrics_after(-1)
+def continue_record(
+    run: RunFolder, resolved: Resolved, renderer: Renderer, facts: dict[str, Any], accepted: Sequence[str]
+) -> None:
+    """Say that the run goes on; what was accepted to be otherwise is on record from here on."""
+    if resolve(run.config).config != resolved.to_repeat().config:
+        run.write_text("config.yaml", resolved.to_repeat().as_yaml())
+    if not accepted:
+        run.update_manifest(status="running")
         return
-    loop.resume(found[-1])
-    run.forget_metrics_after(loop.state.step)
+    before = run.manifest.get("accepted_drift", [])
+    run.write_text("template.jinja", renderer.template.text)
+    run.update_manifest(status="running", accepted_drift=[*before, *accepted], **facts)
+
+
+def resume_from_newest(loop: Loop, run: RunFolder, progress: Progress, *, ranks: Ranks) -> None:
+    """Put the loop where the newest whole checkpoint stands; lines of later steps are done again."""
+    found, passed = checkpoint_to_go_on_from(run.checkpoints, ranks=ranks)
+    for sentence in passed:
+        progress.say(f"note: {sentence}")
+    if found is None:
+        progress.say("no whole checkpoint: starting from the first step")
+        run.forget_after(-1)
+        return
+    loop.resume(found)
+    run.forget_after(loop.state.step)
     progress.say(f"going on after step {loop.state.step}")
+
+
+def row_log(run: RunFolder, *, is_wanted: bool) -> Callable[[int, Sequence[Rendered]], None]:
+    """What tells rows.jsonl which rows each step saw; a run that began to log goes on with it."""
+    if not (is_wanted or run.has_row_log):
+        return lambda step, rows: None
+    if not run.has_row_log:
+        run.write_lines("rows.jsonl", [])
+    # Absolute, since a run that goes on knows its files by absolute paths.
+    return lambda step, rows: run.add_rows(step, (f"{Path(r.row.path).resolve()}:{r.row.line}" for r in rows))
 
 
 def with_template(loaded: LoadedModel, renderer: Renderer) -> Any:
@@ -319,8 +362,17 @@ def with_template(loaded: LoadedModel, renderer: Renderer) -> Any:
     return loaded.tokenizer
 
 
-def write_evidence(run: RunFolder, resolved: Resolved, proof: Proof | None, *, source_is_local: bool) -> None:
+def write_evidence(
+    run: RunFolder,
+    resolved: Resolved,
+    proof: Proof | None,
+    *,
+    outcome: dict[str, Any],
+    source_is_local: bool,
+) -> None:
     """Evaluation, samples, report and model card."""
+    # The identity repeats in hashes what the report says in words.
+    known = {name: value for name, value in run.manifest.items() if name != "identity"}
     if proof is not None:
         run.write_json("evaluation.json", proof.evaluation.as_dict())
         run.write_lines("samples.jsonl", map(asdict, proof.samples))
@@ -333,7 +385,7 @@ def write_evidence(run: RunFolder, resolved: Resolved, proof: Proof | None, *, s
         samples=proof.samples if proof else (),
         metrics=run.metrics,
         config=resolved.rows(),
-        manifest=run.manifest,
+        manifest=known | outcome,
     )
     run.write_text("report.html", render_report(facts))
     run.write_text(f"{run.result.name}/README.md", render_card(facts))

@@ -5,18 +5,21 @@
       manifest.json     versions, hashes, device, status (running, succeeded, failed, interrupted)
       template.jinja    the prompt template the run was trained with
       metrics.jsonl     one JSON object a line, written as it comes
+      rows.jsonl        where asked for: the rows of each step
       checkpoints/      step-000010/ and so on
       adapter/          standard PEFT folder; model/, a whole model, after full fine-tuning
       samples.jsonl     prompt, reference, base output, tuned output
       evaluation.json   base and tuned with intervals
       report.html       for people
 
-Files other tools read whole are replaced in one rename, so they are never half-written.
+Files other tools read whole are replaced in one rename, so they are never half-written. While a process works
+on a run it holds `run.lock`, which `run_lock` explains.
 """
 
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import RunFolderError
+from tunesmith.run_lock import LOCK_FILE, is_alive, locked, refuse_if_held
+
+METRICS, ROWS = "metrics.jsonl", "rows.jsonl"
+NO_WORD = "its process ended without a word, as when it is killed"
+# What stands in a folder whose process was killed before the run was on record.
+_BEGINNINGS = {LOCK_FILE, "config.yaml", "template.jinja", ROWS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +82,27 @@ class RunFolder:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""
-        return self._lines("metrics.jsonl")
+        return self._lines(METRICS)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All lines of rows.jsonl: which rows each step saw; none where it was not asked for."""
+        return self._lines(ROWS)
+
+    @property
+    def has_row_log(self) -> bool:
+        """Whether the rows of each step are on record."""
+        return (self.path / ROWS).is_file()
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the run is and how it stands."""
+        """What the run is and how it stands; where no process works on it, it is not `running`."""
+        found = self._manifest_as_written()
+        if found.get("status") == "running" and not is_alive(self.path):
+            return found | {"status": "interrupted", "why": NO_WORD}
+        return found
+
+    def _manifest_as_written(self) -> dict[str, Any]:
         return _read_object(self.path / "manifest.json")
 
     @property
@@ -89,7 +114,7 @@ class RunFolder:
         """Add or replace entries of manifest.json; a new `status` drops the `why` of the one before."""
         if not self.is_writer:
             return
-        known = self.manifest if (self.path / "manifest.json").exists() else {}
+        known = self._manifest_as_written() if (self.path / "manifest.json").exists() else {}
         if "status" in changes:
             known.pop("why", None)
         self.write_json("manifest.json", known | changes)
@@ -100,19 +125,29 @@ class RunFolder:
         Raises:
             RunFolderError: if the disk refuses.
         """
+        self._add_line(METRICS, values)
+
+    def add_rows(self, step: int, places: Iterable[str]) -> None:
+        """Append to rows.jsonl which rows a step saw, each as `file:line`.
+
+        Raises:
+            RunFolderError: if the disk refuses.
+        """
+        self._add_line(ROWS, {"step": step, "rows": list(places)})
+
+    def _add_line(self, name: str, values: Mapping[str, Any]) -> None:
         if not self.is_writer:
             return
-        path = self.path / "metrics.jsonl"
+        path = self.path / name
         line = json.dumps(values, allow_nan=False) + "\n"
         with _refusal_named(path), path.open("a", encoding="utf-8") as file:
             file.write(line)
 
-    def forget_metrics_after(self, step: int) -> None:
+    def forget_after(self, step: int) -> None:
         """Drop lines of steps that a resumed run does again."""
-        if not self.is_writer:
-            return
-        kept = [line for line in self.metrics if line["step"] <= step]
-        self.write_lines("metrics.jsonl", kept)
+        for name in (METRICS, ROWS):
+            if self.is_writer and (self.path / name).exists():
+                self.write_lines(name, [line for line in self._lines(name) if line["step"] <= step])
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a whole file in one rename.
@@ -128,7 +163,10 @@ class RunFolder:
         with _refusal_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                staging.write_bytes(content)
+                with staging.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
                 os.replace(staging, path)
             finally:
                 staging.unlink(missing_ok=True)
@@ -180,12 +218,15 @@ def default_run_path(data_path: str) -> Path:
 def check_writable(path: Path) -> None:
     """Find out before the work whether a run can be written to `path`; leaves nothing behind.
 
+    A folder where a process was killed before its run was on record counts as empty.
+
     Raises:
-        RunFolderError: if the folder holds files already, or cannot be made or written.
+        RunFolderError: if the folder is in use, holds files already, or cannot be made or written.
     """
     if path.exists() and not path.is_dir():
         raise RunFolderError(f"`{path}` is a file, so it cannot be a run folder", hint=_OTHER_FOLDER)
-    if path.is_dir() and any(path.iterdir()):
+    refuse_if_held(path)
+    if path.is_dir() and any(path.iterdir()) and not _is_stillborn(path):
         raise RunFolderError(
             f"`{path}` holds files already, and a run never writes over another",
             hint=f"{_OTHER_FOLDER}, or continue that run with `tunesmith train --resume {path}`",
@@ -200,6 +241,13 @@ def check_writable(path: Path) -> None:
     finally:
         if first_new is not None:
             _remove_empty(path, up_to=first_new)
+
+
+def _is_stillborn(path: Path) -> bool:
+    """Whether all there is was begun by a run of ours that went no further: its lock file shows it."""
+    names = {file.name for file in path.iterdir()}
+    staged = {name for name in names if name.startswith(".") and name.endswith(".partial")}
+    return LOCK_FILE in names and names - staged <= _BEGINNINGS
 
 
 _OTHER_FOLDER = "choose another folder with `--output-dir`"
@@ -222,6 +270,26 @@ def create_run(path: Path, *, is_writer: bool = True) -> RunFolder:
     return RunFolder(path, is_writer)
 
 
+@contextmanager
+def held(run: RunFolder, *, is_new: bool = False) -> Iterator[None]:
+    """Keep other processes off a run's folder; only the one that writes does.
+
+    Args:
+        run: the run.
+        is_new: whether it was created just now, so nothing may be on record yet.
+
+    Raises:
+        RunFolderError: if another process holds it, or began a run in it at the same moment.
+    """
+    if not run.is_writer:
+        yield
+        return
+    with locked(run.path):
+        if is_new and is_run_folder(run.path):
+            raise RunFolderError(f"another run was just begun in `{run.path}`", hint=_OTHER_FOLDER)
+        yield
+
+
 def open_run(path: Path, *, is_writer: bool = True) -> RunFolder:
     """An existing run.
 
@@ -232,6 +300,27 @@ def open_run(path: Path, *, is_writer: bool = True) -> RunFolder:
         what = "holds no run (config.yaml and manifest.json)" if path.is_dir() else "is no folder"
         raise RunFolderError(f"`{path}` {what}", hint="list yours with `ls runs`")
     return RunFolder(path, is_writer)
+
+
+@contextmanager
+def whole_or_not(folder: Path) -> Iterator[Path]:
+    """Where to write a folder's files, which then take its place at once and for good.
+
+    Raises:
+        RunFolderError: if the disk refuses.
+    """
+    staging = folder.with_name(f".{folder.name}.partial")
+    with _refusal_named(folder):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+    yield staging
+    with _refusal_named(folder):
+        for file in staging.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(staging, folder)
 
 
 def finite(value: float) -> float | None:

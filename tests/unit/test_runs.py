@@ -1,20 +1,28 @@
 import json
+import os
 import re
 import resource
+import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tunesmith.errors import RunFolderError
+from tunesmith.run_lock import LOCK_FILE, locked
 from tunesmith.runs import (
+    NO_WORD,
     RunFolder,
     check_writable,
     create_run,
     default_run_path,
     finite,
+    held,
     is_run_folder,
     open_run,
+    whole_or_not,
 )
 
 
@@ -153,11 +161,11 @@ def test_number_json_has_no_word_for_is_never_written(run, value):
 
 
 @pytest.mark.parametrize("step", [-1, 0, 1, 2, 9])
-def test_forget_metrics_after_keeps_steps_up_to_it(run, step):
+def test_forget_after_keeps_steps_up_to_it(run, step):
     lines = [{"step": at, "kind": kind} for at in range(4) for kind in ("loss", "eval_loss")]
     for line in lines:
         run.add_metrics(**line)
-    run.forget_metrics_after(step)
+    run.forget_after(step)
     assert run.metrics == [line for line in lines if line["step"] <= step]
     assert everything(run.path) == ["metrics.jsonl"]
 
@@ -167,7 +175,7 @@ def test_line_a_crash_cut_off_counts_as_not_written(run):
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
     assert run.metrics == [{"step": 1}]
-    run.forget_metrics_after(1)
+    run.forget_after(1)
     run.add_metrics(step=2)
     assert run.metrics == [{"step": 1}, {"step": 2}]
 
@@ -176,7 +184,7 @@ def test_line_a_crash_cut_off_counts_as_not_written(run):
 def test_damaged_line_within_the_metrics_is_named(run, damage):
     (run.path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{damage}\n{{"step": 2}}\n')
     with pytest.raises(RunFolderError, match=r"metrics\.jsonl:2 is no JSON object") as caught:
-        run.forget_metrics_after(1)
+        run.forget_after(1)
     assert caught.value.hint == "remove this line"
 
 
@@ -250,8 +258,116 @@ def test_a_process_that_does_not_write_leaves_the_folder_alone(tmp_path):
     other = open_run(tmp_path / "run", is_writer=False)
     other.update_manifest(status="failed")
     other.add_metrics(step=1, loss=2.0)
-    other.forget_metrics_after(0)
+    other.forget_after(0)
     other.write_json("evaluation.json", {})
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
-    assert other.manifest["status"] == "running"
+    assert other.manifest["status"] == "interrupted"
     assert not create_run(tmp_path / "new", is_writer=False).path.exists()
+
+
+def test_run_reads_as_running_only_while_its_process_lives(run):
+    run.write_text("config.yaml", "")
+    with held(run, is_new=True):
+        run.update_manifest(status="running", seed=3)
+        assert run.manifest == {"status": "running", "seed": 3}
+    assert run.manifest == {"status": "interrupted", "why": NO_WORD, "seed": 3}
+    with held(run):
+        assert open_run(run.path).manifest["status"] == "running"
+        run.update_manifest(status="succeeded")
+    assert run.manifest == {"status": "succeeded", "seed": 3}
+
+
+def test_what_a_reader_is_told_is_not_written(run):
+    with held(run):
+        run.update_manifest(status="running")
+    run.update_manifest(seed=3)
+    assert json.loads((run.path / "manifest.json").read_text()) == {"status": "running", "seed": 3}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tunesmith.runs import RunFolder, held
+run = RunFolder(Path(sys.argv[1]))
+with held(run):
+    for name in sys.argv[2:]:
+        run.write_text(name, "{}")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_in(run, *names):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(run.path), *names], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert {file.name for file in run.path.iterdir()} == {LOCK_FILE, *names}
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("config.yaml",), ("config.yaml", "template.jinja", ".m.json.partial")]
+)
+def test_folder_of_a_process_killed_before_its_run_was_on_record_counts_as_empty(run, names):
+    killed_in(run, *names)
+    assert create_run(run.path) == run
+
+
+@pytest.mark.parametrize("names", [("manifest.json", "config.yaml"), ("notes.txt",)])
+def test_folder_of_a_killed_process_with_more_in_it_is_refused(run, names):
+    killed_in(run, *names)
+    with pytest.raises(RunFolderError, match="holds files already"):
+        create_run(run.path)
+
+
+def test_configuration_beside_no_lock_is_somebodys_own(run):
+    run.write_text("config.yaml", "mine")
+    with pytest.raises(RunFolderError, match="holds files already"):
+        create_run(run.path)
+
+
+def test_folder_in_use_is_refused_by_its_holder(run):
+    with locked(run.path), pytest.raises(RunFolderError, match=f"is in use by process {os.getpid()} on"):
+        check_writable(run.path)
+
+
+def test_run_begun_by_another_process_meanwhile_is_not_overwritten(run):
+    run.write_text("config.yaml", "")
+    run.update_manifest(status="succeeded")
+    message = "another run was just begun in"
+    with pytest.raises(RunFolderError, match=message), held(run, is_new=True):
+        pass
+    assert not (run.path / LOCK_FILE).exists()
+
+
+def test_process_that_does_not_write_holds_nothing(run):
+    with held(open_or_plain(run)), locked(run.path):
+        pass
+
+
+def open_or_plain(run):
+    return RunFolder(run.path, is_writer=False)
+
+
+def test_rows_of_a_step_are_appended_and_forgotten_with_its_metrics(run):
+    assert not run.has_row_log
+    for step in (1, 2, 3):
+        run.add_rows(step, (f"rows.jsonl:{line}" for line in (step, step + 1)))
+        run.add_metrics(step=step)
+    assert run.has_row_log
+    run.forget_after(2)
+    assert run.rows == [{"step": s, "rows": [f"rows.jsonl:{s}", f"rows.jsonl:{s + 1}"]} for s in (1, 2)]
+    assert run.metrics == [{"step": 1}, {"step": 2}]
+
+
+def test_folder_appears_whole_or_stays_as_it_was(run):
+    for text in ("one", "two"):
+        with whole_or_not(run.adapter) as folder:
+            (folder / "weights").write_text(text)
+            (folder / "deeper").mkdir()
+            (folder / "deeper" / "file").write_text(text)
+        assert everything(run.path) == ["adapter", "adapter/deeper", "adapter/deeper/file", "adapter/weights"]
+        assert (run.adapter / "weights").read_text() == text
+    with pytest.raises(KeyError), whole_or_not(run.adapter) as folder:
+        (folder / "weights").write_text("half")
+        raise KeyError
+    assert (run.adapter / "weights").read_text() == "two"
+    with whole_or_not(run.adapter) as folder:
+        assert list(folder.iterdir()) == []

@@ -40,6 +40,15 @@ def train(
     /,
     *,
     resume: Annotated[Path | None, Parameter(help="Go on with the unfinished run in this folder.")] = None,
+    accept_drift: Annotated[
+        bool,
+        Parameter(
+            negative="", help="With --resume: go on although data, settings or versions are others now."
+        ),
+    ] = False,
+    log_rows: Annotated[
+        bool, Parameter(negative="", help="Write which rows each step saw into rows.jsonl of the run.")
+    ] = False,
     dry_run: Annotated[
         bool, Parameter(negative="", help="Show the resolved configuration and where each value is from.")
     ] = False,
@@ -58,17 +67,35 @@ def train(
         tunesmith train --resume runs/rows-20260102-030405
     """
     chosen = given(flags)
-    if resume is not None and (config is not None or chosen):
-        raise ConfigError(
-            "`--resume` goes on with a run as it was started, so nothing else can be changed",
-            hint=f"give `--resume {resume}` alone, or start a new run from `{resume / 'config.yaml'}`",
-        )
+    _check_resume(resume, config, chosen, accept_drift=accept_drift)
     resolved = resolve(open_run(resume).config if resume else config, chosen)
     if dry_run:
         _show(resolved, json=json)
         return
-    finished = _finetune(resolved, resume)
+    finished = _finetune(resolved, resume, accept_drift=accept_drift, log_rows=log_rows)
     _conclude(finished, json=json)
+
+
+def _check_resume(
+    resume: Path | None, config: Path | None, flags: dict[str, Any], *, accept_drift: bool
+) -> None:
+    """What goes together with `--resume`; whether values still fit the run is checked when it is read."""
+    if resume is None:
+        if accept_drift:
+            raise ConfigError(
+                "`--accept-drift` has no effect without `--resume`", hint="leave it out, or name the run"
+            )
+        return
+    if config is not None:
+        raise ConfigError(
+            f"`--resume` takes the configuration of its run, and `{config}` is a second one",
+            hint=f"give `--resume {resume}` alone, or start a new run from `{config}`",
+        )
+    if "output-dir" in flags:
+        raise ConfigError(
+            f"`--resume` goes on in `{resume}`, so `--output-dir` has no effect",
+            hint=f"leave it out, or start a new run from `{resume / 'config.yaml'}`",
+        )
 
 
 def demo(
@@ -81,7 +108,7 @@ def demo(
     """The whole story on the embedded model: support messages become JSON tickets. Minutes on a CPU."""
     path = output_dir or default_run_path("demo")
     flags = demo_files(path) | {"output-dir": str(path)} | DEMO_FLAGS
-    finished = _finetune(resolve(None, flags), None)
+    finished = _finetune(resolve(None, flags))
     from tunesmith.use import merge
 
     merged = merge(str(path))
@@ -104,13 +131,17 @@ def demo_files(run: Path) -> dict[str, Any]:
     return {name: str(file) for name, file in files.items()}
 
 
-def _finetune(resolved: Resolved, resume: Path | None) -> "Finished":
+def _finetune(
+    resolved: Resolved, resume: Path | None = None, *, accept_drift: bool = False, log_rows: bool = False
+) -> "Finished":
     quiet_libraries()
     from tunesmith.pipeline import finetune
 
     progress = TerminalProgress()
     try:
-        return finetune(resolved, resume=resume, progress=progress)
+        return finetune(
+            resolved, resume=resume, progress=progress, accept_drift=accept_drift, log_rows=log_rows
+        )
     finally:
         progress.end()
 

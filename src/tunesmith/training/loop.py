@@ -7,8 +7,8 @@ once where memory is short.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -27,52 +27,14 @@ from tunesmith.training.engine import Engine, optimizer_maker
 from tunesmith.training.loss import LOSS_BATCH_TOKENS, batch_loss_sum, mean_loss, row_losses
 from tunesmith.training.memory_error import NoMemory, half_of, release_memory, within_memory
 from tunesmith.training.randomness import seed_step
-from tunesmith.training.ranks import is_zero, this_process
-from tunesmith.training.schedule import learning_rate_at, plan_steps
+from tunesmith.training.ranks import Ranks, is_zero, this_process
+from tunesmith.training.schedule import Plan, learning_rate_at, plan_steps
+from tunesmith.training.state import State, Trained
+from tunesmith.training.stop import Signalled, StopRequest
 from tunesmith.training.zero import ZeroEngine
 
-
-@dataclass(slots=True)
-class State:
-    """What changes from step to step; a checkpoint keeps it.
-
-    `window_rows` stays what the run began with, whatever processes go on with it. `micro_batch_rows` and
-    `eval_batch_rows` are set where memory allowed fewer rows at once than asked for.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best_step: int | None = None
-    best_loss: float | None = None
-    first_loss: float | None = None
-    stale_validations: int = 0
-    window_rows: int | None = None
-    micro_batch_rows: int | None = None
-    eval_batch_rows: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What came out: the model now carries the best weights.
-
-    Attributes:
-        steps: optimizer steps done.
-        tokens: tokens seen, prompts included, padding not.
-        seconds: time in steps, validation and checkpoints not counted.
-        best_step: step whose weights were kept, or None without validation rows.
-        best_loss: validation loss there, in nats a token.
-        first_loss: validation loss before the first step.
-        is_early_stop: whether the run ended before its last planned step.
-    """
-
-    steps: int
-    tokens: int
-    seconds: float
-    best_step: int | None
-    best_loss: float | None
-    first_loss: float | None
-    is_early_stop: bool
+# Told the number of a step and the rows it saw.
+OnRows = Callable[[int, Sequence[Rendered]], None]
 
 
 class Loop:
@@ -114,6 +76,7 @@ class Loop:
         self.progress = progress if self.ranks.is_main else Silent()
         self.plan = plan_steps(settings, rows=len(train_rows), processes=self.ranks.count)
         self.state = State(window_rows=self.plan.window_rows)
+        self._saved_step: int | None = None
         engine = ZeroEngine if is_zero() else Engine
         self.engine = engine(
             model,
@@ -132,50 +95,65 @@ class Loop:
     def resume(self, checkpoint: Path) -> None:
         """Go on from `checkpoint`; the finished run equals an uninterrupted one."""
         saved = load_checkpoint(checkpoint, model=self.engine.bare, optimizer=self.engine.optimizer)
-        self.state = State(**{name: saved[name] for name in State.__dataclass_fields__})
+        self.state = State(**{name: saved[name] for name in State.__dataclass_fields__ if name in saved})
         self.plan = plan_steps(self.settings, rows=len(self.train_rows), window_rows=self.state.window_rows)
 
-    def run(self) -> Trained:
+    def run(
+        self,
+        *,
+        stop: StopRequest | None = None,
+        on_rows: OnRows = lambda step, rows: None,
+    ) -> Trained:
         """Train to the end, and leave the best weights in the model.
+
+        Args:
+            stop: asked between steps whether a signal wants the run to end.
+            on_rows: told each step and the rows it saw, when it is done.
 
         Raises:
             RunFailed: on a non-finite loss or gradient, before the step is taken.
+            Signalled: when `stop` asks for it, with the state saved.
         """
+        stop = stop or StopRequest()
         self.progress.begin("training", self.plan.total_steps)
         self.progress.advance(self.state.step)
         if self.state.step == 0 and self.validation_rows:
             self.state.first_loss = self._validation_loss()
-        is_early_stop = self._is_out_of_patience() and self.state.step < self.plan.total_steps
-        for window in self._windows_ahead():
-            if is_early_stop:
-                break
-            self._step(window)
-            is_early_stop = self._look_up()
+        with stop.heard_between_steps():
+            self._train(stop, on_rows)
         self.progress.end()
         self._take_best()
-        final = asdict(self.state)
-        keep = ("tokens", "seconds", "best_step", "best_loss", "first_loss")
-        return Trained(self.state.step, is_early_stop=is_early_stop, **{name: final[name] for name in keep})
+        return self.state.outcome(total_steps=self.plan.total_steps)
 
-    def _windows_ahead(self) -> Iterator[list[Rendered]]:
-        """The windows of the steps still to do; where they start follows from the step alone."""
-        rows, seed = self.plan.window_rows, self.settings.seed
-        while self.state.step < self.plan.total_steps:
-            epoch, position = divmod(self.state.step, self.plan.steps_per_epoch)
-            ahead = windows(self.train_rows, window_rows=rows, seed=seed, epoch=epoch)
-            yield from ahead[position:][: self.plan.total_steps - self.state.step]
+    def _train(self, stop: StopRequest, on_rows: OnRows) -> None:
+        if self.state.looked_up_step < self.state.step:
+            self._look_up()
+            self._stop_if_asked(stop)
+        for window in _windows_after(
+            self.state.step, self.train_rows, plan=self.plan, seed=self.settings.seed
+        ):
+            if self.state.is_out_of_patience(self.settings):
+                break
+            self._step(window)
+            on_rows(self.state.step, window)
+            self._stop_if_asked(stop)
+            self._look_up()
+            self._stop_if_asked(stop)
+
+    def _stop_if_asked(self, stop: StopRequest) -> None:
+        """Save, unless that was just done, and end."""
+        number = stop.agreed(self.ranks)
+        if number is None:
+            return
+        if self._saved_step != self.state.step:
+            self._save()
+        raise Signalled(number, saved_step=self.state.step)
 
     def _step(self, window: Sequence[Rendered]) -> None:
         """Forward, backward and update over one window; the loss is a mean over all its scored tokens."""
         started = time.perf_counter()
         step = self.state.step + 1
-        learning_rate = learning_rate_at(
-            step,
-            peak=self.settings.learning_rate,
-            total_steps=self.plan.total_steps,
-            warmup_steps=self.plan.warmup_steps,
-            kind=self.settings.lr_scheduler_type,
-        )
+        learning_rate = _learning_rate(step, plan=self.plan, settings=self.settings)
         self.engine.set_learning_rate(learning_rate)
         loss = self._gradient(window)
         grad_norm = self.engine.clip()
@@ -192,7 +170,7 @@ class Loop:
         while isinstance(found := within_memory(partial(self._accumulate, window)), NoMemory):
             self.engine.forget_gradient()
             rows = min(self.micro_batch_rows, len(window))
-            self.state.micro_batch_rows = self._fewer(f"step {self.state.step + 1}", window, rows, found)
+            self.state.micro_batch_rows = self._say_fewer(f"step {self.state.step + 1}", window, rows, found)
             self.record(
                 step=self.state.step + 1, epoch=self._epoch(), micro_batch_rows=self.state.micro_batch_rows
             )
@@ -215,27 +193,15 @@ class Loop:
             nats += float(loss_sum.detach())
         return float(self.ranks.sum(np.array([nats]))[0]) / window_tokens
 
-    def _fewer(self, where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory) -> int:
-        """Half the rows at once, said to the user."""
-        longest = max(len(row.ids) for row in rows)
-        what = f"{where}: {at_once} rows of up to {longest} tokens do not fit into memory ({found.told})"
-        fewer = half_of(at_once, what=what, ranks=self.ranks)
-        release_memory()
-        self.progress.say(f"{what}; from here on {fewer} at once, with the same result")
+    def _say_fewer(self, where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory) -> int:
+        told, fewer = _fewer(where, rows, at_once, found, ranks=self.ranks)
+        self.progress.say(told)
         return fewer
 
     def _guard(self, what: str, rows: Sequence[Rendered], **figures: float) -> None:
         bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
-        if not bad:
-            return
-        found = ", ".join(f"{name} is {value}" for name, value in bad.items())
-        places = ", ".join(row.row.place for row in rows[:8])
-        kept = checkpoints_in(self.checkpoints)
-        raise RunFailed(
-            f"{what}: {found}; its rows: {places}" + (" ..." if len(rows) > 8 else ""),
-            hint=f"lower `--learning-rate` (now {self.settings.learning_rate:g}) or look at these rows; "
-            + (f"the last good checkpoint is `{kept[-1]}`" if kept else "no checkpoint was due yet"),
-        )
+        if bad:
+            raise _not_finite(what, rows, bad, checkpoints=self.checkpoints, settings=self.settings)
 
     def _report_step(self, loss: float, learning_rate: float, grad_norm: float, rate: float) -> None:
         self.record(
@@ -252,24 +218,28 @@ class Loop:
     def _epoch(self) -> float:
         return round(self.state.step / self.plan.steps_per_epoch, 4)
 
-    def _look_up(self) -> bool:
-        """Validate and save where due; True if the run should end here."""
+    def _look_up(self) -> None:
+        """Validate and save where due."""
         step, plan = self.state.step, self.plan
         is_last = step == plan.total_steps
         is_better = False
         if self.validation_rows and (step % plan.eval_every == 0 or is_last):
-            is_better = self._judge(self._validation_loss())
-        should_stop = self._is_out_of_patience()
-        if is_better or step % plan.save_every == 0 or is_last or should_stop:
+            is_better = self.state.judge(self._validation_loss())
+        self.state.looked_up_step = step
+        if (
+            is_better
+            or step % plan.save_every == 0
+            or is_last
+            or self.state.is_out_of_patience(self.settings)
+        ):
             self._save()
-        return should_stop and not is_last
 
     def _validation_loss(self) -> float:
         after = f"validation after step {self.state.step}"
         while isinstance(found := within_memory(self._row_losses), NoMemory):
             longest = max(len(row.ids) for row in self.validation_rows)
             at_once = min(self._eval_rows(), len(self.validation_rows), max(1, LOSS_BATCH_TOKENS // longest))
-            self.state.eval_batch_rows = self._fewer(after, self.validation_rows, at_once, found)
+            self.state.eval_batch_rows = self._say_fewer(after, self.validation_rows, at_once, found)
         loss = mean_loss(found)
         self._guard(f"{after} failed", self.validation_rows, eval_loss=loss)
         self.record(step=self.state.step, epoch=self._epoch(), eval_loss=loss)
@@ -289,19 +259,6 @@ class Loop:
     def _eval_rows(self) -> int:
         return min(self.state.eval_batch_rows or self.eval_batch_rows, self.eval_batch_rows)
 
-    def _judge(self, loss: float) -> bool:
-        """Whether this is the best validation so far."""
-        if self.state.best_loss is None or loss < self.state.best_loss:
-            self.state.best_loss, self.state.best_step = loss, self.state.step
-            self.state.stale_validations = 0
-            return True
-        self.state.stale_validations += 1
-        return False
-
-    def _is_out_of_patience(self) -> bool:
-        patience = self.settings.early_stopping_patience
-        return bool(patience) and self.state.stale_validations >= patience
-
     def _save(self) -> None:
         save_checkpoint(
             self.checkpoints,
@@ -311,6 +268,7 @@ class Loop:
             state=asdict(self.state),
             ranks=self.ranks,
         )
+        self._saved_step = self.state.step
         if self.ranks.is_main:
             remove_old(self.checkpoints, keep=self.settings.save_total_limit, best=self._best_checkpoint())
 
@@ -322,6 +280,55 @@ class Loop:
         best = self._best_checkpoint()
         if best is not None and self.state.best_step != self.state.step:
             load_checkpoint(best, model=self.engine.bare, optimizer=None)
+
+
+def _learning_rate(step: int, *, plan: Plan, settings: TrainingConfig) -> float:
+    return learning_rate_at(
+        step,
+        peak=settings.learning_rate,
+        total_steps=plan.total_steps,
+        warmup_steps=plan.warmup_steps,
+        kind=settings.lr_scheduler_type,
+    )
+
+
+def _windows_after(step: int, rows: Sequence[Rendered], *, plan: Plan, seed: int) -> Iterator[list[Rendered]]:
+    """The windows of the steps still to do; where they start follows from the step alone."""
+    while step < plan.total_steps:
+        epoch, position = divmod(step, plan.steps_per_epoch)
+        ahead = windows(rows, window_rows=plan.window_rows, seed=seed, epoch=epoch)
+        ahead = ahead[position:][: plan.total_steps - step]
+        yield from ahead
+        step += len(ahead)
+
+
+def _fewer(
+    where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory, *, ranks: Ranks
+) -> tuple[str, int]:
+    """Half the rows at once, and what to say to the user."""
+    longest = max(len(row.ids) for row in rows)
+    what = f"{where}: {at_once} rows of up to {longest} tokens do not fit into memory ({found.told})"
+    fewer = half_of(at_once, what=what, ranks=ranks)
+    release_memory()
+    return f"{what}; from here on {fewer} at once, with the same result", fewer
+
+
+def _not_finite(
+    what: str,
+    rows: Sequence[Rendered],
+    bad: Mapping[str, float],
+    *,
+    checkpoints: Path,
+    settings: TrainingConfig,
+) -> RunFailed:
+    found = ", ".join(f"{name} is {value}" for name, value in bad.items())
+    places = ", ".join(row.row.place for row in rows[:8])
+    kept = checkpoints_in(checkpoints)
+    return RunFailed(
+        f"{what}: {found}; its rows: {places}" + (" ..." if len(rows) > 8 else ""),
+        hint=f"lower `--learning-rate` (now {settings.learning_rate:g}) or look at these rows; "
+        + (f"the last good checkpoint is `{kept[-1]}`" if kept else "no checkpoint was due yet"),
+    )
 
 
 def _drop(**line: float) -> None:
