@@ -10,11 +10,12 @@ from typing import Any, cast
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from tunesmith.models.fused_lora import QuickLora
 from tunesmith.models.fused_mlp import QuickJointMlp, QuickMlp
 from tunesmith.models.fused_norm import QuickNorm
-from tunesmith.models.fused_product import QuickLinear
+from tunesmith.models.fused_product import QuickConv1D, QuickLinear
 
 # Families of transformers whose blocks were compared with ours; a block of the same name elsewhere is not.
 NORMS = ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3")
@@ -56,6 +57,8 @@ def _quicker(module: nn.Module) -> type[nn.Module] | None:
     kind = type(module)
     if kind is nn.Linear:
         return QuickLinear
+    if kind is Conv1D:
+        return QuickConv1D
     if kind is PeftLinear:
         return QuickLora
     mixin = KNOWN.get(kind.__name__) if kind.__module__.startswith("transformers.models.") else None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
+from transformers.pytorch_utils import Conv1D
 
 # Below this the preparation of a call costs more than the product; generation of one row stays with MKL.
 LEAST_ROWS = 16
@@ -52,6 +53,14 @@ class QuickLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Give x W^T + b, shape (..., O)."""
         return linear(input, self.weight, self.bias)
+
+
+class QuickConv1D(Conv1D):
+    """GPT-2's linear layer, whose weight lies transposed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give x W + b, shape (..., O)."""
+        return linear(x, self.weight.t(), self.bias)
 
 
 class _Linear(torch.autograd.Function):

@@ -35,6 +35,14 @@ def written_out(q, k, v, scaling):
     return scores.masked_fill(later, float("-inf")).softmax(-1) @ v.repeat_interleave(shared, 1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values_and_gradients_are_those_of_the_formula_in_float64(shape):
     *inputs, d = made(shape)
@@ -50,6 +58,12 @@ def test_values_and_gradients_are_those_of_the_formula_in_float64(shape):
 def test_long_rows_go_by_blocks(shape):
     q, k, v, _ = made(shape)
     assert "Causal" in causal_attention(q, k, v, scaling=1.0).grad_fn.name()
+
+
+def test_more_threads_ask_for_longer_rows():
+    q, k, v, _ = made(SHAPES[0])
+    torch.set_num_threads(2)
+    assert "Causal" not in causal_attention(q, k, v, scaling=1.0).grad_fn.name()
 
 
 def test_a_later_token_changes_nothing_before_it():
