@@ -4,22 +4,32 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 
 from tunesmith.config import TrainingConfig
-from tunesmith.data.batches import windows
+from tunesmith.data.batches import cut_rows, windows
 from tunesmith.data.render import Rendered
 
 
-def largest_batch(rows: Sequence[Rendered], *, settings: TrainingConfig) -> tuple[int, int, int]:
-    """Rows, padded length and scored tokens of the micro-batch with the most padded tokens.
+def largest_batch(
+    rows: Sequence[Rendered], *, settings: TrainingConfig, is_packed: bool = False
+) -> tuple[int, int, int]:
+    """Rows and length of the micro-batch with the most tokens, and the most tokens scored in any.
 
-    Among equals the one with the most scored tokens counts. Every epoch deals the rows anew, so all
-    windows of the run are looked at; how rows are then cut into micro-batches is the loop's way.
+    Every epoch deals the rows anew, so all windows of the run are looked at, cut as the loop cuts them.
+    Packed rows are given their mean length, rounded up.
 
     Args:
         rows: training rows, at least one.
         settings: size of micro-batch and window, seed, epochs or steps.
+        is_packed: whether the rows of a batch lie one after another, without padding.
     """
-    found = (_size(batch) for window in _windows(rows, settings) for batch in _batches(window, settings))
-    return max(found, key=lambda size: (size[0] * size[1], size[2], size))
+    found = [
+        _size(group, is_packed=is_packed)
+        for window in _windows(rows, settings)
+        for group in cut_rows(
+            window, micro_batch_rows=settings.per_device_train_batch_size, is_packed=is_packed
+        )
+    ]
+    count, length, _ = max(found, key=lambda size: (size[0] * size[1], size))
+    return count, length, max(scored for _, _, scored in found)
 
 
 def _windows(rows: Sequence[Rendered], settings: TrainingConfig) -> Iterator[list[Rendered]]:
@@ -31,12 +41,7 @@ def _windows(rows: Sequence[Rendered], settings: TrainingConfig) -> Iterator[lis
         yield from dealt[: steps - epoch * steps_per_epoch]
 
 
-def _batches(window: list[Rendered], settings: TrainingConfig) -> Iterator[list[Rendered]]:
-    """As `micro_batches` cuts a window, without making tensors of it."""
-    longest_first = sorted(window, key=lambda row: -len(row.ids))
-    size = settings.per_device_train_batch_size
-    return (longest_first[at : at + size] for at in range(0, len(longest_first), size))
-
-
-def _size(batch: list[Rendered]) -> tuple[int, int, int]:
-    return len(batch), len(batch[0].ids), sum(row.scored_tokens for row in batch)
+def _size(group: list[Rendered], *, is_packed: bool) -> tuple[int, int, int]:
+    lengths = [len(row.ids) for row in group]
+    length = ceil(sum(lengths) / len(lengths)) if is_packed else max(lengths)
+    return len(group), length, sum(row.scored_tokens for row in group)

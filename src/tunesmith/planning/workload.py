@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.config import RunConfig, TrainingConfig
-from tunesmith.data.batches import windows
+from tunesmith.data.batches import cut_rows, windows
 from tunesmith.data.render import Rendered
 from tunesmith.evaluation.measure import LONGEST_ANSWER_TOKENS
 from tunesmith.planning.fit import BatchOf
@@ -17,8 +17,8 @@ class Workload:
     """What a run computes on.
 
     Attributes:
-        batch_of: from rows in a micro-batch to (rows, padded tokens, scored tokens) of the largest one.
-        padded_tokens_per_step: mean over the steps of an epoch.
+        batch_of: from rows in a micro-batch to (rows, padded length, scored tokens) of the largest one.
+        padded_tokens_per_step: mean over the steps of an epoch; where rows are packed, without padding.
         steps: optimizer steps of the run; None if that depends on unknown data.
         evaluation_rows: rows in one batch of the evaluation; 0 where nothing is held out.
         answer_tokens: longest answer in the evaluation; 0 where none is generated.
@@ -49,7 +49,12 @@ def assumed_workload(config: RunConfig) -> Workload:
 
 
 def workload_of(
-    train: Sequence[Rendered], config: RunConfig, *, has_validation: bool, has_test: bool
+    train: Sequence[Rendered],
+    config: RunConfig,
+    *,
+    has_validation: bool,
+    has_test: bool,
+    is_packed: bool = False,
 ) -> Workload:
     """What the run will compute on, from its training rows.
 
@@ -58,16 +63,17 @@ def workload_of(
         config: of the run.
         has_validation: whether there are rows whose loss is measured.
         has_test: whether there are rows whose loss is measured and which are answered.
+        is_packed: whether training lays rows one after another, see `models/packing.py`.
     """
 
     def batch_of(rows: int) -> tuple[int, int, int]:
         settings = config.training
         window = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
         cut = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": window // rows}
-        return largest_batch(train, settings=settings.model_copy(update=cut))
+        return largest_batch(train, settings=settings.model_copy(update=cut), is_packed=is_packed)
 
     plan = plan_steps(config.training, rows=len(train))
-    tokens = padded_tokens(train, settings=config.training)
+    tokens = padded_tokens(train, settings=config.training, is_packed=is_packed)
     return Workload(
         batch_of,
         tokens / plan.steps_per_epoch,
@@ -76,18 +82,17 @@ def workload_of(
     )
 
 
-def padded_tokens(rows: Sequence[Rendered], *, settings: TrainingConfig) -> int:
-    """Tokens with padding in the micro-batches of the first epoch."""
+def padded_tokens(rows: Sequence[Rendered], *, settings: TrainingConfig, is_packed: bool = False) -> int:
+    """Tokens, padding counted, in the micro-batches of the first epoch."""
+    if is_packed:
+        return sum(len(row.ids) for row in rows)
     at_once = settings.per_device_train_batch_size
     window_rows = at_once * settings.gradient_accumulation_steps
-    total = 0
-    for window in windows(rows, window_rows=window_rows, seed=settings.seed, epoch=0):
-        lengths = sorted((len(row.ids) for row in window), reverse=True)
-        total += sum(
-            lengths[start] * len(lengths[start : start + at_once])
-            for start in range(0, len(lengths), at_once)
-        )
-    return total
+    return sum(
+        len(group) * len(group[0].ids)
+        for window in windows(rows, window_rows=window_rows, seed=settings.seed, epoch=0)
+        for group in cut_rows(window, micro_batch_rows=at_once)
+    )
 
 
 def _evaluation(config: RunConfig, *, is_measured: bool, is_answered: bool) -> tuple[int, int]:

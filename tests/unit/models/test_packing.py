@@ -7,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from tiny import tiny_model_folder
 from tiny_run import random_rows, tiny_full, tiny_llama, tiny_lora
 from tunesmith.config import MethodConfig
-from tunesmith.data.batches import collate, packed
+from tunesmith.data.batches import collate, micro_batches, packed
 from tunesmith.methods import METHODS
 from tunesmith.models.checkpointing import enable_checkpointing
+from tunesmith.models.find import find_model
+from tunesmith.models.load import load_model
 from tunesmith.models.packing import can_pack, enable_packing, is_packing, packed_arguments
 
 CPU = torch.device("cpu")
@@ -162,21 +165,55 @@ def tiny_adapter():
     return model
 
 
+def of_window(model, rows, **cut):
+    """Loss and gradient of a window, summed over its micro-batches."""
+    batches = [gradients(model, batch) for batch in micro_batches(rows, pad_id=0, **cut)]
+    return sum(loss for loss, _ in batches), [sum(one) for one in zip(*(g for _, g in batches), strict=True)]
+
+
+def assert_same(found, expected):
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    for one, other in zip(found[1], expected[1], strict=True):
+        assert_close(one, other, rtol=1e-5, atol=1e-6 * max(1.0, float(other.abs().max())))
+
+
 MAKERS = {"lora": tiny_lora, "full": tiny_full, "adapter": tiny_adapter}
 
 
 @pytest.mark.parametrize("method", MAKERS)
 @settings(deadline=None, max_examples=6)
-@given(count=st.integers(1, 7), seed=st.integers(0, 9))
-def test_a_packed_batch_has_the_padded_ones_loss_and_gradient(method, count, seed):
-    model = MAKERS[method]().train()
-    rows = random_rows(count, seed=seed)
-    loss, expected = gradients(model, collate(rows, pad_id=0))
+@given(
+    count=st.integers(1, 9),
+    seed=st.integers(0, 9),
+    at_once=st.integers(1, 4),
+    most_tokens=st.none() | st.integers(1, 60),
+)
+def test_no_cut_of_a_window_changes_its_loss_or_gradient(method, count, seed, at_once, most_tokens):
+    model, rows = MAKERS[method]().train(), random_rows(count, seed=seed)
+    cut = {"micro_batch_rows": at_once, "most_tokens": most_tokens}
+    one_by_one = of_window(model, rows, micro_batch_rows=1, most_tokens=1)
+    assert_same(of_window(model, rows, **cut), one_by_one)
     assert enable_packing(model)
-    again, found = gradients(model, packed(rows))
-    assert again == pytest.approx(loss, rel=1e-6)
-    for one, other in zip(found, expected, strict=True):
-        assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert_same(of_window(model, rows, is_packed=True, **cut), one_by_one)
+
+
+def test_packed_rows_of_gpt2_learn_the_same():
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model("gpt2", **GPT2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+    base = transformers.AutoModelForCausalLM.from_config(config)
+    model, rows = METHODS["lora"].prepare(base, MethodConfig(rank=4)).train(), random_rows(6)
+    one_by_one = of_window(model, rows, micro_batch_rows=1, most_tokens=1)
+    assert enable_packing(model)
+    assert_same(of_window(model, rows, micro_batch_rows=3, is_packed=True), one_by_one)
+
+
+def test_packed_rows_of_a_base_in_four_bit_learn_the_same(tmp_path):
+    folder = tiny_model_folder(tmp_path / "model")
+    base = load_model(find_model(str(folder)), dtype=torch.float32, device="cpu", four_bit=True).model
+    model, rows = METHODS["qlora"].prepare(base, MethodConfig(name="qlora", rank=4)).train(), random_rows(6)
+    one_by_one = of_window(model, rows, micro_batch_rows=1, most_tokens=1)
+    assert enable_packing(model)
+    assert_same(of_window(model, rows, micro_batch_rows=3, is_packed=True), one_by_one)
 
 
 def test_checkpointed_layers_see_the_rows_again():
@@ -184,7 +221,4 @@ def test_checkpointed_layers_see_the_rows_again():
     loss, expected = gradients(model, collate(rows, pad_id=0))
     enable_packing(model)
     enable_checkpointing(model)
-    again, found = gradients(model, packed(rows))
-    assert again == pytest.approx(loss, rel=1e-6)
-    for one, other in zip(found, expected, strict=True):
-        assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert_same(gradients(model, packed(rows)), (loss, expected))

@@ -2,7 +2,6 @@
 
 from math import ceil
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +12,8 @@ from tunesmith.planning.largest import largest_batch
 from tunesmith.training.loop import plan_steps
 
 
-def by_force(rows, training):
-    """Every micro-batch of every window of every epoch."""
+def by_force(rows, training, *, is_packed):
+    """Every micro-batch of every window of every epoch: tokens and scored tokens."""
     plan = plan_steps(training, rows=len(rows), processes=1)
     size = training.per_device_train_batch_size * training.gradient_accumulation_steps
     met = []
@@ -22,8 +21,9 @@ def by_force(rows, training):
         met += windows(rows, window_rows=size, seed=training.seed, epoch=epoch)
     found = []
     for window in met[: plan.total_steps]:
-        for batch in micro_batches(window, micro_batch_rows=training.per_device_train_batch_size, pad_id=0):
-            found.append((*batch.input_ids_BT.shape, int(batch.predicts_BT.sum())))
+        at_once = training.per_device_train_batch_size
+        for batch in micro_batches(window, micro_batch_rows=at_once, pad_id=0, is_packed=is_packed):
+            found.append((len(batch.rows), batch.input_ids_BT.numel(), int(batch.predicts_BT.sum())))
     return found
 
 
@@ -35,8 +35,11 @@ def by_force(rows, training):
     epochs=st.floats(0.1, 3.5),
     steps=st.none() | st.integers(1, 12),
     seed=st.integers(0, 99),
+    is_packed=st.booleans(),
 )
-def test_it_is_the_largest_of_all_that_the_loop_will_meet(count, micro, accumulation, epochs, steps, seed):
+def test_it_is_the_largest_of_all_that_the_loop_will_meet(
+    count, micro, accumulation, epochs, steps, seed, is_packed
+):
     training = TrainingConfig(
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=accumulation,
@@ -45,7 +48,10 @@ def test_it_is_the_largest_of_all_that_the_loop_will_meet(count, micro, accumula
         seed=seed,
     )
     rows = random_rows(count, seed=seed)
-    found, met = largest_batch(rows, settings=training), by_force(rows, training)
-    assert found in met
-    assert found[0] * found[1] == max(np.prod(size[:2]) for size in met)
-    assert found[2] == max(size[2] for size in met if size[0] * size[1] == found[0] * found[1])
+    count, length, scored = largest_batch(rows, settings=training, is_packed=is_packed)
+    met = by_force(rows, training, is_packed=is_packed)
+    most = max(tokens for _, tokens, _ in met)
+    # Packed rows are told by their mean length, which is rounded up.
+    assert most <= count * length < most + (count if is_packed else 1)
+    assert scored == max(scored for *_, scored in met)
+    assert not is_packed or count in [rows for rows, *_ in met]
