@@ -127,7 +127,7 @@ class MethodConfig(Section):
     rank: Positive = 16
     """LoRA, QLoRA: rank r of the update: 8 for simple tasks, 16 to 32 for most, 64 for complex ones."""
 
-    alpha: Annotated[float, Field(gt=0)] = 32
+    alpha: Annotated[float, Field(gt=0)] = 32.0
     """LoRA, QLoRA: the update is scaled by alpha / rank; usually twice the rank."""
 
     variant: Literal["plain", "rslora", "dora"] = "plain"
@@ -145,7 +145,7 @@ class MethodConfig(Section):
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
     """Adapter: behind attention and feed-forward (`houlsby`), or behind feed-forward only (`pfeiffer`)."""
 
-    reduction_factor: Annotated[float, Field(ge=1)] = 16
+    reduction_factor: Annotated[float, Field(ge=1)] = 16.0
     """Adapter: the bottleneck is the model's width divided by this."""
 
 

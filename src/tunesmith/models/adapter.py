@@ -115,9 +115,14 @@ def save_adapter(
     The config names the base as the user did (`base_model` of the note), not where its files lay.
     """
     model.save_pretrained(str(folder), safe_serialization=True)
+    path = folder / "adapter_config.json"
+    config = read_object(path)
     if note.get("base_model"):
-        path = folder / "adapter_config.json"
-        _write_object(path, read_object(path) | {"base_model_name_or_path": note["base_model"]})
+        config["base_model_name_or_path"] = note["base_model"]
+    if isinstance(config.get("target_modules"), list):
+        # A set in peft, which lists it in another order each time.
+        config["target_modules"] = sorted(config["target_modules"])
+    _write_object(path, config)
     tokenizer.save_pretrained(folder)
     write_note(folder, note)
 
