@@ -1,7 +1,7 @@
 """Packing: rows laid one after another in one sequence, each of which attends to itself alone.
 
-Padding costs every layer's products; packed rows have none. Attention goes row by row through torch's
-causal kernel, so no mask of T x T is made either.
+Padding costs every layer's products; packed rows have none. Attention goes row by row through a causal
+kernel, so no mask of T x T is made either.
 Shapes: B rows, H query heads, K key heads, T tokens of all rows, D width of a head.
 """
 
@@ -15,6 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from tunesmith.models.fused_attention import causal_attention
 
 # How a model's config names the attention below.
 ROW_BY_ROW = "sdpa_row_by_row"
@@ -163,13 +165,16 @@ def _one_row(
     """Causal attention within one row, (B, H, T, D)."""
     length, width = query_BHTD.shape[2], sliding_window
     mask_TT = _window(length, width, query_BHTD.device) if width is not None and length > width else None
+    scale = query_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
+    if mask_TT is None and not dropout:
+        return causal_attention(query_BHTD, key_BKTD, value_BKTD, scaling=scale)
     return scaled_dot_product_attention(
         query_BHTD,
         key_BKTD,
         value_BKTD,
         attn_mask=mask_TT,
         dropout_p=dropout,
-        scale=scaling,
+        scale=scale,
         is_causal=mask_TT is None,
         enable_gqa=query_BHTD.shape[1] != key_BKTD.shape[1],
     )

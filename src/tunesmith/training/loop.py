@@ -21,6 +21,7 @@ from tunesmith.data.batches import dealt, micro_batches, windows
 from tunesmith.data.render import Rendered
 from tunesmith.errors import RunFailed
 from tunesmith.hardware import Hardware, peak_memory_bytes
+from tunesmith.models.packing import enable_packing
 from tunesmith.progress import Progress, Silent
 from tunesmith.training.checkpoint import checkpoints_in, load_checkpoint, remove_old, save_checkpoint
 from tunesmith.training.engine import Engine, optimizer_maker
@@ -77,6 +78,8 @@ class Loop:
         self.plan = plan_steps(settings, rows=len(train_rows), processes=self.ranks.count)
         self.state = State(window_rows=self.plan.window_rows)
         self._saved_step: int | None = None
+        # Processes that train together must cut their rows alike, and pass them through a wrapped model.
+        self.is_packed = self.ranks.count == 1 and not is_zero() and enable_packing(model)
         engine = ZeroEngine if is_zero() else Engine
         self.engine = engine(
             model,
@@ -182,7 +185,9 @@ class Loop:
         if count > 1:
             seed_step(self.settings.seed, step=self.state.step + 1, rank=rank)
         rows = min(self.micro_batch_rows, math.ceil(len(window) / count))
-        cut = micro_batches(window, micro_batch_rows=rows, pad_id=self.pad_id)
+        cut = micro_batches(
+            window, micro_batch_rows=rows, pad_id=self.pad_id, is_packed=self.is_packed, processes=count
+        )
         batches = list(dealt(cut, rank=rank, count=count, pad_id=self.pad_id))
         window_tokens = sum(row.scored_tokens for row in window)
         nats = 0.0
