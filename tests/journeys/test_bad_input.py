@@ -115,8 +115,7 @@ def test_output_folder_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_resume_of_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "`runs/none` is no folder" in train(capsys, "--resume", "runs/none")
-    message = train(capsys, "--resume", "runs/none", "--learning-rate", "1")
-    assert "nothing else can be changed" in message
+    assert "`runs/none` is no folder" in train(capsys, "--resume", "runs/none", "--learning-rate", "1")
 
 
 def test_unknown_command_and_missing_value(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
