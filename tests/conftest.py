@@ -1,6 +1,7 @@
 """One clean room for all tests: offline, one thread, a fixed seed, no settings of the user's."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -8,6 +9,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import hypothesis
 import pytest
 import torch
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every run they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 # A busy machine is no reason to fail.
