@@ -21,7 +21,7 @@ from tunesmith.evaluation.measure import Proof, evaluate_model
 from tunesmith.evaluation.report import RunFacts, render_report
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import DTYPES, Hardware, choose_hardware, free_memory_bytes
-from tunesmith.identity import check_identity, drifts, identity_of
+from tunesmith.identity import LIBRARIES, check_identity, drifts, identity_of
 from tunesmith.methods import METHODS, prepared, trainable
 from tunesmith.models.adapter import save_adapter, save_whole
 from tunesmith.models.checkpointing import enable_checkpointing
@@ -51,17 +51,6 @@ from tunesmith.training.ranks import Ranks, loading_device, this_process
 from tunesmith.training.shards import whole_weights
 from tunesmith.training.state import Trained
 from tunesmith.training.stop import heeded_signals, interruption_told, kept_status
-
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "tokenizers",
-    "sacrebleu",
-    "rouge-score",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +274,7 @@ def facts_of(
             "dtype": hardware.dtype,
             "threads": torch.get_num_threads(),
         },
-        "versions": {name: version(name) for name in ("tunesmith", *LIBRARIES)}
+        "versions": {name: version(name) for name in (*LIBRARIES, "sacrebleu", "rouge-score")}
         | {"python": platform.python_version()},
         "identity": identity_of(config, data=data, template=template, source=source, hardware=hardware),
     }

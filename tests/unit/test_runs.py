@@ -1,15 +1,14 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from full_disk import files_at_most
 from tunesmith.errors import RunFolderError
 from tunesmith.run_lock import LOCK_FILE, locked
 from tunesmith.runs import (
@@ -28,17 +27,6 @@ from tunesmith.runs import (
 
 def everything(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@contextmanager
-def files_at_most(number_bytes):
-    """A disk that is full: writing more into one file is refused by the system."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (number_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -35,12 +35,12 @@ def _with_whole_best(folder: Path, newest: Path | None) -> tuple[str | None, lis
     older = checkpoints_in(folder)
     older = older[: older.index(newest) + 1] if newest else []
     for path in reversed(older):
-        try:
-            check_checkpoint(path)
-            check_checkpoint(_best(path))
+        damage = _damage(path)
+        if damage is None and (best := _best(path)) != path and (damage := _damage(best)):
+            damage += f"; `{path.name}` needs it"
+        if damage is None:
             return str(path), passed
-        except RunFolderError as error:
-            passed.append(f"{error}; `{path.name}` needs it" if _is_whole(path) else str(error))
+        passed.append(damage)
     return None, passed
 
 
@@ -50,9 +50,9 @@ def _best(path: Path) -> Path:
     return path if best is None else path.with_name(f"step-{best:06d}")
 
 
-def _is_whole(path: Path) -> bool:
+def _damage(path: Path) -> str | None:
     try:
         check_checkpoint(path)
-    except RunFolderError:
-        return False
-    return True
+    except RunFolderError as error:
+        return str(error)
+    return None

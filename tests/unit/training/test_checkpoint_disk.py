@@ -1,14 +1,13 @@
 """A disk that is full or refuses: said with the bytes, older checkpoints as they were, nothing half there."""
 
 import re
-import resource
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import pytest
 import torch
 
+from full_disk import files_at_most
 from tunesmith.errors import RunFolderError
 from tunesmith.training.checkpoint import FILES, check_checkpoint, newest_whole, save_checkpoint
 from tunesmith.training.whole_folder import MANIFEST
@@ -28,17 +27,6 @@ def save(folder, *, step, numbers=NUMBERS, **state):
 
 def content(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@contextmanager
-def files_at_most(number_bytes):
-    """The system refuses to write more into one file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (number_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
