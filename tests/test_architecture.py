@@ -23,7 +23,7 @@ FLOORS = [
     {"training", "evaluation", "doctor", "identity"},
     {"planning"},
     {"pipeline", "use"},
-    {"approaches"},
+    {"approaches", "people"},
     {"cli", "studio"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
@@ -36,7 +36,12 @@ DOORS = {
     "transformers": ("models/", "methods/", "planning/", "data/render.py", "cli/terminal.py"),
     "cyclopts": ("cli/",),
     "rich": ("cli/",),
-    "matplotlib": ("evaluation/curves.py",),
+    "matplotlib": ("evaluation/curves.py", "evaluation/pareto.py"),
+    "fastapi": ("people/",),
+    "uvicorn": ("people/",),
+    "bm25s": ("approaches/retrieval.py",),
+    "jsonschema": ("evaluation/",),
+    "httpx": ("evaluation/judge.py",),
     "sacrebleu": ("evaluation/",),
     "yaml": ("resolve.py", "evaluation/card.py"),
     "pyarrow": ("data/tables.py", "data/write.py"),

@@ -210,6 +210,15 @@ class EvaluationConfig(Section):
     max_new_tokens: Positive | None = None
     """Longest answer; by default a quarter above the longest reference, at most 256 tokens."""
 
+    answer_schema: str | None = None
+    """JSON Schema file that answers should obey; how many do is a score."""
+
+    answer_pattern: str | None = None
+    """Regular expression that a whole answer should match."""
+
+    answer_choices: list[str] = Field(default_factory=list)
+    """Allowed answers; recognised by themselves where the references repeat few."""
+
     per_device_eval_batch_size: Positive = 16
     """Rows in one forward pass or one generation batch."""
 

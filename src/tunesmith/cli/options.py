@@ -21,7 +21,7 @@ RowFormat = Annotated[
     Parameter(help="Shape of the rows; `auto` recognises each."),
 ]
 
-LISTS = ("columns", "target-modules")
+LISTS = ("columns", "target-modules", "answer-choices")
 GROUPS = {
     "": "Run",
     "model": "Model",
