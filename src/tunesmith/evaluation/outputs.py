@@ -6,23 +6,19 @@ Knows nothing of models, metrics or people.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from tunesmith.data.conversation import Message, Row
-from tunesmith.data.json_records import MAX_ROW_BYTES, decode_value, decoded_text, past_space
-from tunesmith.data.read import opened, read_records
-from tunesmith.data.records import Record, kind_of, listed, nearest
-from tunesmith.errors import DataError
+import numpy as np
 
-ANSWERS, SAMPLES = "answers.jsonl", "samples.jsonl"
-ANSWER_FIELDS = ("answer", "output", "completion", "prediction", "response")
-BASE, TUNED = "base", "tuned"
-MAX_TEXT_CHARACTERS = 1_000_000  # no answer is longer; comparing two such texts already takes a while
+from tunesmith.data.conversation import Message, Row
+from tunesmith.data.records import listed
+from tunesmith.errors import DataError
+from tunesmith.evaluation.output_rows import OutputRow, Source, read_source
+
 _SHOWN_CHARACTERS = 60
-_ROW_HINT = 'write each row as {"prompt": "...", "answer": "...", "reference": "..."}; the reference may lack'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +59,6 @@ class Outputs:
     by_source: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One row of one source; `id` is empty where the source gives none."""
-
-    id: str
-    place: str
-    prompt: str
-    references: tuple[str, ...]
-    answers: Mapping[str, str]
-    slices: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    path: Path
-    systems: tuple[str, ...]
-    rows: tuple[_Row, ...]
-
-
 def read_outputs(sources: Sequence[str | Path]) -> list[Item]:
     """The prompts that all sources have, with every system's answer; see `join_outputs`."""
     return list(join_outputs(sources).items)
@@ -95,15 +72,16 @@ def join_outputs(sources: Sequence[str | Path]) -> Outputs:
 
     Args:
         sources: files of outputs (JSON lines, a JSON list, a table, or what `tunesmith generate --json`
-            prints), where a row has `prompt`, one of `ANSWER_FIELDS`, and perhaps `reference` or `references`;
-            the system is called as the file. Or folders of runs and comparisons, which hold several systems.
+            prints), where a row has `prompt`, an answer under one of `output_rows.ANSWER_FIELDS`, and perhaps
+            `reference` or `references`; the system is called as the file. Or folders of runs and comparisons,
+            which hold several systems.
 
     Raises:
         DataError: names file and line of what cannot be used; or if no prompt is in all sources.
     """
     if not sources:
         raise DataError("there are no outputs to read", hint="name a file of outputs, a run or a comparison")
-    read = [_read(Path(source)) for source in sources]
+    read = [read_source(Path(source)) for source in sources]
     names = _unique_names(read)
     keyed = [_keyed(source.rows) for source in read]
     common = [key for key in keyed[0] if all(key in rows for rows in keyed[1:])]
@@ -132,12 +110,24 @@ def item_ids(asked: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     return [ids.next(item_id(prompt, references)) for prompt, references in asked]
 
 
-def asked_once(rows: Iterable[Row]) -> list[tuple[Row, tuple[str, ...]]]:
-    """Each prompt with all its references, in order of first appearance; the row is the first with it."""
+def asked_once(
+    rows: Iterable[Row], *, most: int | None = None, seed: int = 0
+) -> list[tuple[Row, tuple[str, ...]]]:
+    """Each prompt with all its references, in order of first appearance; the row is the first with it.
+
+    Args:
+        rows: of a data file; some may share a prompt.
+        most: draw so many prompts without replacement; None takes all.
+        seed: decides the draw.
+    """
     groups: dict[tuple[Message, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(row.prompt, []).append(row)
-    return [(same[0], tuple(dict.fromkeys(row.reference for row in same))) for same in groups.values()]
+    asked = [(same[0], tuple(dict.fromkeys(row.reference for row in same))) for same in groups.values()]
+    if most is None or len(asked) <= most:
+        return asked
+    drawn = np.random.default_rng(seed).choice(len(asked), size=most, replace=False)
+    return [asked[index] for index in sorted(drawn)]
 
 
 def answered_items(
@@ -171,207 +161,7 @@ class _Ids:
         return wanted if repeat == 1 else f"{wanted}-{repeat}"
 
 
-def _read(path: Path) -> _Source:
-    if path.is_dir():
-        return _read_folder(path)
-    name = path.name.removesuffix(".gz")
-    system = Path(name).stem or name
-    rows = [_output_row(record, path, system) for record in _records(path)]
-    return _Source(path, (system,), tuple(rows))
-
-
-def _read_folder(path: Path) -> _Source:
-    if (path / ANSWERS).is_file():
-        file, parse = path / ANSWERS, _answers_row
-    elif (path / SAMPLES).is_file():
-        file, parse = path / SAMPLES, _sample_row
-    else:
-        raise DataError(
-            f"`{path}` holds neither `{SAMPLES}`, as a run does, nor `{ANSWERS}`, as a comparison does",
-            hint="name a file of outputs, or a run that answered held-out rows (`--generate-rows`); models answer "
-            "with `tunesmith diff A B --data FILE`",
-        )
-    rows = _rows(file, parse)
-    systems = tuple(rows[0].answers)
-    for row in rows:
-        if set(row.answers) != set(systems):
-            odd = sorted(set(row.answers) ^ set(systems))
-            raise DataError(
-                f"{row.place}: not all rows have an answer of {listed(odd)}",
-                hint="let every system answer every row, and write the file anew",
-            )
-    return _Source(path, systems, tuple(rows))
-
-
-def _rows(file: Path, parse: Callable[[Record, Path], _Row]) -> list[_Row]:
-    rows = [parse(record, file) for record in read_records(file)]
-    # The row's own place may name the data file; a fault is in this one.
-    ids = Counter(row.id for row in rows if row.id)
-    twice = next((name for name, count in ids.items() if count > 1), None)
-    if twice:
-        raise DataError(f"{file}: the id `{twice}` stands twice", hint="give every row an id of its own")
-    return rows
-
-
-def _records(path: Path) -> Iterator[Record]:
-    """Rows of a file of outputs; those under `answers` where it is one object."""
-    found = _answers_inside(path)
-    return iter(found) if found is not None else read_records(path)
-
-
-def _answers_inside(path: Path) -> list[Record] | None:
-    """The rows of an object such as `tunesmith generate --json` prints; None where the file is another thing."""
-    if not path.is_file():
-        return None
-    try:
-        with opened(path) as stream:
-            content = stream.read(MAX_ROW_BYTES + 1)
-        start = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-        if start != b"{" or len(content) > MAX_ROW_BYTES or b'"answers"' not in content:
-            return None
-        text = decoded_text(content, path)
-        value, end = decode_value(text, past_space(text, 0))
-    except (OSError, EOFError, json.JSONDecodeError):
-        return None  # the reader of rows says what is wrong
-    is_whole = past_space(text, end) == len(text)
-    answers = value.get("answers") if isinstance(value, dict) else None
-    if not is_whole or answers is None or (isinstance(value, dict) and "prompt" in value):
-        return None
-    if not isinstance(answers, list):
-        raise DataError(f"{path}:1: `answers` is {kind_of(answers)}, not a list", hint=_ROW_HINT)
-    if not answers:
-        raise DataError(f"{path}:1: the list `answers` is empty", hint="give the model some prompts")
-    records = []
-    for line, row in zip(_element_lines(text, "answers"), answers, strict=True):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{line}: the row is {kind_of(row)}, not an object", hint=_ROW_HINT)
-        records.append(Record(line, row))
-    return records
-
-
-def _element_lines(text: str, name: str) -> Iterator[int]:
-    """Lines (1-based) where the elements of the list under `name` start, in an object known to be whole."""
-    decode = json.JSONDecoder().raw_decode
-    position, key = past_space(text, 0) + 1, None
-    while key != name:
-        key, position = decode(text, past_space(text, position))
-        position = past_space(text, past_space(text, position) + 1)
-        if key != name:
-            position = past_space(text, decode(text, position)[1]) + 1
-    line, counted_to = 1, 0
-    while text[position] != "]":
-        position = past_space(text, position + 1)
-        if text[position] == "]":
-            return
-        line, counted_to = line + text.count("\n", counted_to, position), position
-        yield line
-        position = past_space(text, decode(text, position)[1])
-
-
-def _output_row(record: Record, path: Path, system: str) -> _Row:
-    place, row = f"{path}:{record.line}", record.value
-    fields = [name for name in ANSWER_FIELDS if name in row]
-    if len(fields) > 1:
-        raise DataError(f"{place}: the row has {listed(fields)}", hint="leave one of them, the answer")
-    if not fields:
-        near = next((close for name in row if (close := nearest(name, ANSWER_FIELDS))), None)
-        hint = f"did you mean `{near}`?" if near else _ROW_HINT
-        if path.name in (ANSWERS, SAMPLES):
-            hint = f"name the folder `{path.parent}`, not the file in it"
-        raise DataError(
-            f"{place}: the row has no answer: none of {listed(ANSWER_FIELDS)}; it has {listed(row)}",
-            hint=hint,
-        )
-    answer = _text(row, fields[0], place)
-    return _Row(
-        "", place, _prompt(row, place), _references(row, place), {system: answer}, _slices(row, place)
-    )
-
-
-def _sample_row(record: Record, file: Path) -> _Row:
-    place, row = f"{file}:{record.line}", record.value
-    answers = {name: _text(row, name, place) for name in (BASE, TUNED)}
-    shown = row.get("place")
-    return _Row(
-        id="",
-        place=shown if isinstance(shown, str) and shown else place,
-        prompt=_prompt(row, place),
-        references=_references(row, place),
-        answers=answers,
-        slices=_slices(row, place),
-    )
-
-
-def _answers_row(record: Record, file: Path) -> _Row:
-    place, row = f"{file}:{record.line}", record.value
-    answers = row.get("answers")
-    if not isinstance(answers, dict) or not answers:
-        raise DataError(
-            f"{place}: `answers` is {kind_of(answers)}, not an object of answers by system",
-            hint='write it as {"prompt": "...", "answers": {"zero-shot": "...", "fine-tuned": "..."}}',
-        )
-    shown, given = row.get("place"), row.get("id")
-    return _Row(
-        id=given if isinstance(given, str) else "",
-        place=shown if isinstance(shown, str) and shown else place,
-        prompt=_prompt(row, place),
-        references=_references(row, place),
-        answers={name: _text(answers, name, place) for name in answers},
-        slices=_slices(row, place),
-    )
-
-
-def _prompt(row: Mapping[str, object], place: str) -> str:
-    if "prompt" not in row:
-        near = nearest("prompt", row)
-        hint = f"rename `{near}` to `prompt`" if near else _ROW_HINT
-        raise DataError(f"{place}: the row has no `prompt`; it has {listed(row)}", hint=hint)
-    return _text(row, "prompt", place)
-
-
-def _text(row: Mapping[str, object], name: str, place: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str):
-        what = f"`{name}` is {kind_of(value)}, not text" if name in row else f"the row has no `{name}`"
-        hint = 'write an answer that is empty as ""' if value is None else "write it as text, in quotes"
-        raise DataError(f"{place}: {what}", hint=hint)
-    if len(value) > MAX_TEXT_CHARACTERS:
-        raise DataError(
-            f"{place}: `{name}` has {len(value):,} characters, above {MAX_TEXT_CHARACTERS:,}",
-            hint="leave this row out, or shorten the text",
-        )
-    return value
-
-
-def _references(row: Mapping[str, object], place: str) -> tuple[str, ...]:
-    """Texts under `reference` and `references`, either of which may be one text, a list or missing."""
-    found: dict[str, None] = {}
-    for name in ("reference", "references"):
-        value = row.get(name)
-        for text in value if isinstance(value, list) else [] if value is None else [value]:
-            if not isinstance(text, str):
-                inner = "holds" if isinstance(value, list) else "is"
-                raise DataError(
-                    f"{place}: `{name}` {inner} {kind_of(text)}, not text",
-                    hint="write a reference as text, several as a list of texts",
-                )
-            found[text] = None
-    return tuple(found)
-
-
-def _slices(row: Mapping[str, object], place: str) -> Mapping[str, str]:
-    value = row.get("slices")
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(inner, str) for inner in value.values()):
-        raise DataError(
-            f"{place}: `slices` is not an object of texts",
-            hint='write it as {"slices": {"language": "English"}}, or leave it out',
-        )
-    return value
-
-
-def _keyed(rows: Sequence[_Row]) -> dict[tuple[str, int], _Row]:
+def _keyed(rows: Sequence[OutputRow]) -> dict[tuple[str, int], OutputRow]:
     """Rows by prompt and how often it stood before."""
     seen: Counter[str] = Counter()
     keyed = {}
@@ -382,7 +172,9 @@ def _keyed(rows: Sequence[_Row]) -> dict[tuple[str, int], _Row]:
     return keyed
 
 
-def _joined(rows: Sequence[_Row], read: Sequence[_Source], names: Sequence[Sequence[str]], ids: _Ids) -> Item:
+def _joined(
+    rows: Sequence[OutputRow], read: Sequence[Source], names: Sequence[Sequence[str]], ids: _Ids
+) -> Item:
     references = tuple(dict.fromkeys(text for row in rows for text in row.references))
     answers = {
         name: row.answers[own]
@@ -395,7 +187,7 @@ def _joined(rows: Sequence[_Row], read: Sequence[_Source], names: Sequence[Seque
     return Item(ids.next(wanted), first.place, first.prompt, references, answers, slices)
 
 
-def _unique_names(read: Sequence[_Source]) -> list[tuple[str, ...]]:
+def _unique_names(read: Sequence[Source]) -> list[tuple[str, ...]]:
     """Names of each source's systems; where two are called alike, the folder's name comes before."""
     called = Counter(name for source in read for name in source.systems)
     wanted = [
@@ -415,19 +207,19 @@ def _unique_names(read: Sequence[_Source]) -> list[tuple[str, ...]]:
     return unique
 
 
-def _qualified(source: _Source, name: str) -> str:
+def _qualified(source: Source, name: str) -> str:
     path = source.path.absolute()
     folder = path if path.is_dir() else path.parent
     return f"{folder.name}/{name}" if folder.name else name
 
 
-def _labels(read: Sequence[_Source]) -> list[str]:
+def _labels(read: Sequence[Source]) -> list[str]:
     """What each source is called in a message: its path; a number behind it where it was given twice."""
     ids = _Ids()
     return [ids.next(str(source.path)) for source in read]
 
 
-def _nothing_shared(read: Sequence[_Source]) -> DataError:
+def _nothing_shared(read: Sequence[Source]) -> DataError:
     """What to raise where no prompt is in all sources."""
     first, second = read[0], read[1]
     if len(read) > 2:
