@@ -90,7 +90,9 @@ def document_passages(folder: Path, *, progress: Progress | None = None) -> list
         progress.say(f"without any text: {_named(empty)}")
     if not passages:
         kinds = listed((*TEXT_SUFFIXES, *SUFFIXES))
-        raise DataError(f"{folder}: holds nothing to look up", hint=f"put files of these kinds there: {kinds}")
+        raise DataError(
+            f"{folder}: holds nothing to look up", hint=f"put files of these kinds there: {kinds}"
+        )
     return passages
 
 
@@ -173,10 +175,13 @@ def _text(path: Path) -> str:
             content = file.read(MAX_TEXT_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         what = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read: {what}", hint="check the file and its permissions") from None
+        raise DataError(
+            f"{path}: cannot be read: {what}", hint="check the file and its permissions"
+        ) from None
     if len(content) > MAX_TEXT_BYTES:
         raise DataError(
-            f"{path}: is larger than {MAX_TEXT_BYTES:,} bytes", hint="cut it into several files, one a subject"
+            f"{path}: is larger than {MAX_TEXT_BYTES:,} bytes",
+            hint="cut it into several files, one a subject",
         )
     zero = content.find(b"\0")
     try:
