@@ -1,4 +1,4 @@
-"""The rules of thumb behind `tunesmith advise`: one table of facts, and one of what each speaks for or against.
+"""The rules of thumb behind `tunesmith advise`: a table of facts, and one of what each speaks for or against.
 
 A weight is a number of points, its reason a sentence; nothing else decides. `advise.py` adds them up.
 """

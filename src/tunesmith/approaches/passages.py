@@ -49,7 +49,7 @@ class Passage:
 
 
 def row_passages(train: Sequence[Row]) -> list[Passage]:
-    """One passage for each question of the training rows, found by its question; the first row of equal ones."""
+    """A passage for each question of the training rows, found by its question; the first of equal ones."""
     first: dict[str, Row] = {}
     for row in train:
         first.setdefault(question_key(row), row)
@@ -176,7 +176,7 @@ def _text(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         what = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path}: cannot be read: {what}", hint="check the file and its permissions"
+            f"{path}: cannot be read: {what}", hint="check its permissions, or fetch it again"
         ) from None
     if len(content) > MAX_TEXT_BYTES:
         raise DataError(
@@ -197,7 +197,7 @@ def _text(path: Path) -> str:
 
 
 def _blocks(text: str, *, has_headings: bool) -> Iterator[tuple[str, list[Line]]]:
-    """Paragraphs as lines, each with the headings above it; a heading with nothing below stands for itself."""
+    """Paragraphs as lines, each with the headings above it; a heading with no text below stands alone."""
     above: dict[int, str] = {}
     bare: Line | None = None
     block: list[Line] = []

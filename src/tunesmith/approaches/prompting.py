@@ -1,7 +1,7 @@
 """What each approach asks the model for a held-out row: its own prompt, or examples in front of it.
 
-An asker turns a row into messages. It never shows the row's own answer: an example that asks the same question
-is left out. Knows nothing of models and tokens; whether a prompt is too long is passed in.
+An asker turns a row into messages. It never shows the row's own answer: an example that asks the same
+question is left out. Knows nothing of models and tokens; whether a prompt is too long is passed in.
 """
 
 from collections.abc import Callable, Sequence

@@ -58,7 +58,7 @@ class Index:
             self._bm25.index((ids, self._word_ids), create_empty_token=False, show_progress=False)
 
     def search(self, query: str, count: int) -> list[Found]:
-        """At most `count` passages that share a word with the query, best first; equal ones in their order."""
+        """At most `count` passages that share a word with the query, best first, equal ones in order."""
         known = [self._word_ids[word] for word in rouge_tokens(query) if word in self._word_ids]
         if not known:
             return []

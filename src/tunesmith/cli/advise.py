@@ -48,7 +48,7 @@ def advise(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say which of prompt, few-shot, RAG, fine-tuning or both fits, with the reasons and what would change it.
+    """Say which of prompt, few-shot, RAG, fine-tuning or both fits, why, and what would change it.
 
     What no flag says is asked on a terminal; Enter is "I don't know". The answer comes from rules of thumb;
     `tunesmith compare` measures.

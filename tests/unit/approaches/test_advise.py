@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,7 @@ def test_every_rule_names_what_exists_and_no_answer_is_without_effect() -> None:
 def test_a_ranking_is_total_and_its_points_are_its_reasons(facts: Facts) -> None:
     ranking = advise(facts).ranking
     assert {one.approach for one in ranking} == set(APPROACHES)
-    for above, below in zip(ranking, ranking[1:], strict=False):
+    for above, below in pairwise(ranking):
         assert above.points >= below.points
         if above.points == below.points:
             assert APPROACHES.index(above.approach) < APPROACHES.index(below.approach)

@@ -145,7 +145,8 @@ def test_every_word_of_a_text_is_in_some_passage(tmp_path_factory, text: str) ->
 
 def test_data_files_give_a_passage_a_row(tmp_path) -> None:
     (tmp_path / "faq.jsonl").write_text(
-        '{"instruction": "Open on Sunday?", "output": "No."}\n\n{"title": "Prices", "euro": 5, "tags": ["a"]}\n',
+        '{"instruction": "Open on Sunday?", "output": "No."}\n\n'
+        '{"title": "Prices", "euro": 5, "tags": ["a"]}\n',
         encoding="utf-8",
     )
     (tmp_path / "table.csv").write_text("city,zip\nBonn,00123\n", encoding="utf-8")
