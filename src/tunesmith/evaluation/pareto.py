@@ -1,0 +1,153 @@
+"""Score against cost of a request, one point an approach, with the frontier that nothing else beats.
+
+Drawn with matplotlib's object interface alone, in a light and a dark version; the same points give the same
+bytes.
+"""
+
+import math
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from tunesmith.evaluation.curves import DARK, LIGHT, Curve, Palette
+
+_SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "tunesmith", "font.size": 9.5}
+_ANY_FONT = re.compile(r"(font-family: )[^;\"]+")
+_NEAR = 0.07  # of the picture's height; closer labels would lie over each other
+_WIDE = 0.25  # of its width
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One approach.
+
+    Attributes:
+        name: as it is labelled.
+        cost: of a request, from 0 up.
+        score: the higher the better.
+        low: lower end of the score's interval, or None.
+        high: upper end, or None.
+    """
+
+    name: str
+    cost: float
+    score: float
+    low: float | None
+    high: float | None
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats: none is as good in both and better in one; by cost, each once."""
+    return [
+        point
+        for point in sorted(points, key=lambda each: (each.cost, each.score))
+        if not any(_beats(other, point) for other in points)
+    ]
+
+
+def _beats(other: Point, point: Point) -> bool:
+    is_as_good = other.cost <= point.cost and other.score >= point.score
+    return is_as_good and (other.cost < point.cost or other.score > point.score)
+
+
+def draw_pareto(points: Sequence[Point], *, cost: str, score: str) -> Curve:
+    """The picture in both versions, with the words that replace it.
+
+    Args:
+        points: at least one.
+        cost: what the horizontal axis shows, with its unit.
+        score: what the vertical axis shows, with its unit.
+    """
+    versions = [_svg(points, cost=cost, score=score, palette=palette) for palette in (LIGHT, DARK)]
+    light, dark = (f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}" for svg in versions)
+    best = ", ".join(point.name for point in frontier(points))
+    caption = (
+        f"{score} over {cost}; whiskers are intervals of the score. No other approach is both as good and as "
+        f"cheap as those on the line: {best}."
+    )
+    return Curve("Score and cost", light, dark, caption)
+
+
+def _svg(points: Sequence[Point], *, cost: str, score: str, palette: Palette) -> str:
+    with rc_context(_SETTINGS):
+        figure = Figure(figsize=(9.2, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        _style(axes, palette=palette)
+        best = frontier(points)
+        axes.plot(
+            [point.cost for point in best],
+            [point.score for point in best],
+            color=palette.validation,
+            linewidth=1.6,
+            linestyle=(0, (5, 3)),
+            zorder=1,
+        )
+        for point in points:
+            _draw_point(axes, point, colour=palette.validation if point in best else palette.training)
+        _fit(axes, points)
+        _label(axes, points, palette=palette)
+        axes.set_xlabel(cost, color=palette.ink)
+        axes.set_ylabel(score, color=palette.ink)
+        figure.patch.set_visible(False)
+        text = StringIO()
+        FigureCanvasSVG(figure)
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        return _ANY_FONT.sub(r"\1system-ui, sans-serif", text.getvalue())
+
+
+def _style(axes: Axes, *, palette: Palette) -> None:
+    axes.patch.set_visible(False)
+    axes.set_axisbelow(True)
+    axes.grid(color=palette.grid, linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(palette.grid)
+    axes.tick_params(colors=palette.ink, length=0)
+
+
+def _draw_point(axes: Axes, point: Point, *, colour: str) -> None:
+    if point.low is not None and point.high is not None:
+        axes.vlines(point.cost, point.low, point.high, color=colour, linewidth=2, zorder=2)
+    axes.plot(point.cost, point.score, "o", color=colour, markersize=8, zorder=3)
+
+
+def _fit(axes: Axes, points: Sequence[Point]) -> None:
+    """Cost from 0, with room for labels to the right; scores with a margin."""
+    dearest = max(point.cost for point in points)
+    axes.set_xlim(0, dearest * 1.25 or 1)
+    ends = [
+        end
+        for point in points
+        for end in (point.low, point.score, point.high)
+        if end is not None and math.isfinite(end)
+    ]
+    margin = (max(ends) - min(ends)) * 0.08 or 1
+    axes.set_ylim(min(ends) - margin, max(ends) + margin)
+
+
+def _label(axes: Axes, points: Sequence[Point], *, palette: Palette) -> None:
+    """A name beside each point; where two lie close, the lower one's goes below its point."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for point in points:
+        is_crowded = any(
+            other is not point
+            and 0 <= (other.score - point.score) / (top - bottom) < _NEAR
+            and abs(other.cost - point.cost) / (right - left) < _WIDE
+            and (other.score > point.score or points.index(other) < points.index(point))
+            for other in points
+        )
+        axes.annotate(
+            point.name,
+            (point.cost, point.score),
+            xytext=(8, -13 if is_crowded else 4),
+            textcoords="offset points",
+            color=palette.ink,
+            fontweight="bold",
+        )
