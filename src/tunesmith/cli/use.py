@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+from rich.markup import escape
+from rich.table import Table
 
 from tunesmith.cli.options import given, with_options
 from tunesmith.cli.terminal import (
@@ -21,10 +23,13 @@ from tunesmith.cli.terminal import (
 from tunesmith.cli.train import Json
 from tunesmith.data.conversation import Message
 from tunesmith.errors import ConfigError, DataError, ModelError
+from tunesmith.evaluation.answer_checks import checks_of
+from tunesmith.evaluation.marks import slice_rows
 from tunesmith.resolve import resolve
 from tunesmith.runs import is_run_folder
 
 if TYPE_CHECKING:
+    from tunesmith.evaluation.marks import SliceRow
     from tunesmith.models.generate import Decoding
     from tunesmith.use import Session, Switchboard
 
@@ -64,6 +69,7 @@ EVALUATE_KEYS = (
     *("data.path", "data.format", "data.bad_rows", "data.columns", "data.system"),
     *("data.max_length", "data.overlong"),
     *("evaluation.generate_rows", "evaluation.max_new_tokens", "evaluation.per_device_eval_batch_size"),
+    *("evaluation.answer_schema", "evaluation.answer_pattern", "evaluation.answer_choices"),
     *("evaluation.bootstrap_resamples", "evaluation.confidence"),
 )
 
@@ -72,13 +78,20 @@ EVALUATE_KEYS = (
 def evaluate(target: Target, /, *, json: Json = False, **flags: Any) -> None:
     """Measure a model on a data file; base and tuned side by side where it has an adapter.
 
+    Rows with the same prompt are asked once and their answers are references together. A second table shows
+    one score by slices of the rows, where there are any: script, length, perturbation, number of references.
+
     Examples:
         tunesmith evaluate runs/rows-20260102-030405 --data test.jsonl
 
         tunesmith evaluate smollm2-135m --data test.jsonl --json
+
+        tunesmith evaluate runs/labels --data test.jsonl --answer-choices yes no
     """
     file = Path(target) / "config.yaml" if is_run_folder(Path(target)) else None
     config = resolve(file, given(flags)).config
+    # A slip in them is said before the model is loaded.
+    checks_of(config.evaluation)
     quiet_libraries()
     from tunesmith.use import evaluate_session, open_session
 
@@ -92,6 +105,24 @@ def evaluate(target: Target, /, *, json: Json = False, **flags: Any) -> None:
         print_json({"target": target, "data": config.data.path, "evaluation": evaluation.as_dict()})
     else:
         output.print(results_table(evaluation.as_dict()))
+        if evaluation.slices:
+            output.print(slices_table(slice_rows(evaluation)))
+
+
+def slices_table(rows: "Sequence[SliceRow]") -> Table:
+    """One score for each slice, with its interval below; base alone where nothing was tuned."""
+    has_tuned = any(row.tuned for row in rows)
+    columns = ("base", "tuned", "difference") if has_tuned else ("score",)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(1, 1, 0, 0), collapse_padding=True)
+    table.add_column(f"{rows[0].metric} by slice", no_wrap=True)
+    for name in (*columns, "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        pairs = [(row.base, row.base_interval), (row.tuned, row.tuned_interval)]
+        pairs.append((row.difference, row.difference_interval))
+        cells = [f"{escape(value)}\n[dim]{escape(interval)}[/]" for value, interval in pairs[: len(columns)]]
+        table.add_row(f"{row.kind}: {escape(row.name)}\n[dim]{row.note}[/]", *cells, row.n)
+    return table
 
 
 def generate(

@@ -56,6 +56,21 @@ def chrf_percent(sums: Array) -> Array:
     return 100 * score
 
 
+def ter_percent(sums: Array) -> Array:
+    """Edits by reference words, in percent; 100 where there are edits and no reference word.
+
+    Args:
+        sums: edits of each prediction to its closest reference, and its references' mean length in words.
+
+    Returns:
+        0 and up, above 100 where predictions are much longer than references.
+
+    Source: Snover et al. 2006, section 3; empty references as in sacrebleu.
+    """
+    edits, words = sums[..., 0], sums[..., 1]
+    return 100 * np.where(words > 0, edits / np.where(words > 0, words, 1.0), np.minimum(edits, 1.0))
+
+
 def ratio(sums: Array) -> Array:
     """First sum over the second; not a number where the second is 0."""
     total, count = sums[..., 0], sums[..., 1]

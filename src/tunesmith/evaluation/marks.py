@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunesmith.evaluation.scores import Comparison, Evaluation, Score
+from tunesmith.evaluation.scores import Comparison, Evaluation, Score, SliceScores
 
-Mark = Literal["better", "worse", "no clear difference", "not compared"]
+Mark = Literal["better", "worse", "no clear difference", "no direction", "not compared"]
 
 ENOUGH_ROWS = 30
 """Fewer rows allow no verdict: a percentile bootstrap of so few values covers less than it claims."""
@@ -24,10 +24,25 @@ _NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "ter": "TER",
+    "token_f1": "Token F1",
     "exact_match": "Exact match",
+    "numeric": "Right number",
+    "choice": "One of the list",
     "valid_json": "Valid JSON",
+    "json_schema": "JSON Schema",
+    "pattern": "Pattern",
+    "distinct1": "Distinct words",
+    "distinct2": "Distinct pairs",
+    "repetition": "Repetition",
+    "length_ratio": "Length ratio",
     "field_accuracy": "Field accuracy",
 }
+# What a slice is judged by: the first of these that was measured on it.
+_SLICE_SCORES = ("field_accuracy", "numeric", "json_schema", "chrf")
+_ARROWS = {True: "↑", False: "↓", None: "↔"}
+_DIRECTIONS = {True: "higher is better", False: "lower is better", None: "neither is better"}
 _DECIMALS = {"nats/token": 3, "fraction": 3, "percent": 1, "tokens": 1}
 
 
@@ -36,7 +51,8 @@ class ResultRow:
     """One line of the before/after table, every cell ready to print.
 
     `note` says why a cell has no interval or why the mark is weak; it is empty otherwise.
-    `whisker` is None or (low, middle, high) from -1 to 1, right of 0 meaning better, for a small picture.
+    `whisker` is None, also where no direction is better, or (low, middle, high) from -1 to 1, right of 0
+    meaning better, for a small picture.
     """
 
     name: str
@@ -91,10 +107,63 @@ def format_p(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def mark_of(comparison: Comparison, *, higher_is_better: bool) -> Mark:
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """One line of the table by slices, every cell ready to print; those of a tuned model may be empty."""
+
+    kind: str
+    name: str
+    metric: str
+    base: str
+    base_interval: str
+    tuned: str
+    tuned_interval: str
+    difference: str
+    difference_interval: str
+    n: str
+    note: str
+
+
+def slice_rows(evaluation: Evaluation) -> list[SliceRow]:
+    """The table by slices: one telling score for each slice, in the evaluation's own order."""
+    return [_slice_row(part) for part in evaluation.slices]
+
+
+def _slice_row(part: SliceScores) -> SliceRow:
+    names = [score.metric for score in part.base]
+    chosen = next((name for name in _slice_scores(names) if name in names), names[0])
+    place = names.index(chosen)
+    base, unit = part.base[place], part.base[place].unit
+    tuned = part.tuned[place] if part.tuned else None
+    change = part.comparisons[place] if part.comparisons else None
+    return SliceRow(
+        kind=part.kind,
+        name=part.name,
+        metric=metric_name(chosen),
+        base=format_value(base.value, unit=unit),
+        base_interval=format_interval(base.low, base.high, unit=unit),
+        tuned=format_value(tuned.value, unit=unit) if tuned else "",
+        tuned_interval=format_interval(tuned.low, tuned.high, unit=unit) if tuned else "",
+        difference=format_difference(change.difference, unit=unit) if change else "",
+        difference_interval=(
+            format_interval(change.low, change.high, unit=unit, signed=True) if change else ""
+        ),
+        n=f"{part.n:,}",
+        note=f"few rows: {part.n}, below {ENOUGH_ROWS}" if part.n < ENOUGH_ROWS else "",
+    )
+
+
+def _slice_scores(measured: Sequence[str]) -> Sequence[str]:
+    """Labels are right or wrong; anything else that is no number and no object is judged by its likeness."""
+    return ("exact_match",) if "choice" in measured else _SLICE_SCORES
+
+
+def mark_of(comparison: Comparison, *, higher_is_better: bool | None) -> Mark:
     """Better or worse where the interval of the difference leaves out 0; else no clear difference."""
     if comparison.low is None or comparison.high is None:
         return "not compared"
+    if higher_is_better is None:
+        return "no direction"
     if comparison.low <= 0 <= comparison.high or math.isnan(comparison.low + comparison.high):
         return "no clear difference"
     return "better" if (comparison.low > 0) == higher_is_better else "worse"
@@ -112,8 +181,8 @@ def _row(base: Score, tuned: Score, comparison: Comparison) -> ResultRow:
     return ResultRow(
         name=metric_name(base.metric),
         unit=unit,
-        arrow="↑" if base.higher_is_better else "↓",
-        direction="higher is better" if base.higher_is_better else "lower is better",
+        arrow=_ARROWS[base.higher_is_better],
+        direction=_DIRECTIONS[base.higher_is_better],
         base=format_value(base.value, unit=unit),
         base_interval=format_interval(base.low, base.high, unit=unit),
         tuned=format_value(tuned.value, unit=unit),
@@ -146,8 +215,8 @@ def _note(comparison: Comparison) -> str:
     return f"few rows: {comparison.n}, below {ENOUGH_ROWS}" if comparison.n < ENOUGH_ROWS else ""
 
 
-def _whisker(comparison: Comparison, *, higher_is_better: bool) -> tuple[float, float, float] | None:
-    if comparison.low is None or comparison.high is None:
+def _whisker(comparison: Comparison, *, higher_is_better: bool | None) -> tuple[float, float, float] | None:
+    if comparison.low is None or comparison.high is None or higher_is_better is None:
         return None
     ends = (comparison.low, comparison.difference, comparison.high)
     reach = max(abs(end) for end in ends)
@@ -180,7 +249,7 @@ def _judged(rows: Sequence[ResultRow]) -> str:
         _listed([row.name for row in rows if not row.note and row.mark == mark])
         for mark in ("better", "worse", "no clear difference")
     )
-    few = _listed([row.name for row in rows if row.note])
+    few = _listed([row.name for row in rows if row.note and row.mark != "no direction"])
     rest = f"; no clear difference on {unclear}" if unclear else ""
     rest += f"; too few rows to judge {few}" if few else ""
     if better and worse:

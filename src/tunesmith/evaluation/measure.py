@@ -1,25 +1,31 @@
 """A model on held-out rows: its loss on all of them, its answers to some, base beside tuned.
 
-How a loss is computed belongs to training and is passed in.
+Rows with one prompt are one input: it is asked once, and each row's answer is a reference. How a loss is
+computed belongs to training and is passed in.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import dataclass, replace
+from typing import TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.config import EvaluationConfig
 from tunesmith.data.render import Rendered, Renderer
+from tunesmith.evaluation.answer_checks import checks_of
 from tunesmith.evaluation.metrics import Metric, loss_metric, metrics_for, perplexity_metric
 from tunesmith.evaluation.scores import Evaluation, Sample
 from tunesmith.evaluation.significance import evaluate, score
+from tunesmith.evaluation.slices import perturbations_of, scores_by_slice, slices_of
 from tunesmith.models.base import as_base, has_base
 from tunesmith.models.generate import Decoding, generate_ids
 from tunesmith.models.load import LoadedModel
 from tunesmith.progress import Progress
 
+Asked = tuple[Rendered, tuple[str, ...]]
+"""An input: the first row with its prompt, and the references of all of them."""
+Input = TypeVar("Input")
 LossesOf = Callable[[Sequence[Rendered], int, Callable[[int], None]], NDArray[np.float64]]
 
 ANSWER_MARGIN = 1.25
@@ -32,7 +38,7 @@ class Measured:
 
     Attributes:
         losses: per row the nats and the scored tokens, shape (rows, 2).
-        answers: its text for each asked row.
+        answers: its text for each input.
     """
 
     losses: NDArray[np.float64]
@@ -53,8 +59,8 @@ class Proof:
 
     Attributes:
         evaluation: scores with intervals.
-        samples: both answers to each asked row; none where there is no base.
-        asked_rows: rows that were answered, greedily.
+        samples: both answers to each input; none where there is no base.
+        asked_rows: inputs that were answered, greedily.
         max_new_tokens: where an answer was cut off.
     """
 
@@ -64,7 +70,23 @@ class Proof:
     max_new_tokens: int
 
 
-def rows_to_ask(rows: Sequence[Rendered], *, most: int, seed: int) -> list[Rendered]:
+def group_references(rows: Sequence[Rendered]) -> list[Asked]:
+    """Rows with the same prompt as one input with several references, in order of first appearance.
+
+    The same means the same turns and roles, letter by letter: anything else is another question to the model.
+    An answer that several rows give is one reference.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[Rendered]] = {}
+    for row in rows:
+        groups.setdefault(_turns(row), []).append(row)
+    return [(group[0], tuple(dict.fromkeys(row.row.reference for row in group))) for group in groups.values()]
+
+
+def _turns(row: Rendered) -> tuple[tuple[str, str], ...]:
+    return tuple((message.role, message.text) for message in row.row.prompt)
+
+
+def rows_to_ask(rows: Sequence[Input], *, most: int, seed: int) -> list[Input]:
     """At most `most` rows drawn without replacement by `seed`, in the rows' order."""
     if len(rows) <= most:
         return list(rows)
@@ -137,16 +159,20 @@ def evaluate_model(
     Args:
         loaded: the model; what base means is in `models.base`.
         renderer: asks each row in the form the model was trained on.
-        rows: held-out rows, at least one.
-        settings: rows to ask, answer length, resamples and confidence.
-        seed: decides the asked rows and the resamples; answers are greedy.
+        rows: held-out rows, at least one; those with one prompt are asked once.
+        settings: inputs to ask, answer length, checks of answers, resamples and confidence.
+        seed: decides the asked inputs and the resamples; answers are greedy.
         losses_of: (rows, batch rows, told of rows done) to nats and scored tokens, shape (rows, 2).
         progress: shows a bar for each model.
-    """
-    asked = rows_to_ask(rows, most=settings.generate_rows, seed=seed)
-    references = [row.row.reference for row in asked]
 
-    limit = answer_limit_tokens(asked, settings.max_new_tokens)
+    Raises:
+        ConfigError: if a check of answers cannot be used, before the model is asked.
+    """
+    checks = checks_of(settings)
+    asked = rows_to_ask(group_references(rows), most=settings.generate_rows, seed=seed)
+    references = [given for _, given in asked]
+    metrics = metrics_for(references, checks) if references else ()
+    limit = _answer_limit(rows, asked, settings)
 
     def measured(label: str) -> Measured:
         progress.begin(label, len(rows) + len(asked))
@@ -154,7 +180,7 @@ def evaluate_model(
             loaded,
             renderer,
             rows,
-            asked,
+            [row for row, _ in asked],
             batch_rows=settings.per_device_eval_batch_size,
             decoding=Decoding(max_new_tokens=limit),
             losses_of=losses_of,
@@ -165,17 +191,19 @@ def evaluate_model(
     if not has_base(loaded):
         alone = measured("evaluating")
         progress.end()
-        scores = tuple(
-            score(metric, rows_of, **resampling) for metric, rows_of in _statistics(alone, references)
-        )
-        return Proof(Evaluation(base=scores, tuned=(), comparisons=()), (), len(asked), limit)
+        return Proof(_scored(alone, None, asked, metrics, resampling), (), len(asked), limit)
     with as_base(loaded):
         base = measured("evaluating the base")
     tuned = measured("evaluating the tuned model")
     progress.end()
-    pairs = zip(_statistics(base, references), _statistics(tuned, references), strict=True)
-    evaluation = evaluate([(metric, before, after) for (metric, before), (_, after) in pairs], **resampling)
+    evaluation = _scored(base, tuned, asked, metrics, resampling)
     return Proof(evaluation, tuple(_samples(base, tuned, asked)), len(asked), limit)
+
+
+def _answer_limit(rows: Sequence[Rendered], asked: Sequence[Asked], settings: EvaluationConfig) -> int:
+    """As `answer_limit_tokens`, over every reference of the asked inputs."""
+    prompts = {_turns(row) for row, _ in asked}
+    return answer_limit_tokens([row for row in rows if _turns(row) in prompts], settings.max_new_tokens)
 
 
 def _measure(
@@ -202,14 +230,44 @@ def _measure(
     return Measured(losses, tuple(answers))
 
 
-def _statistics(measured: Measured, references: Sequence[str]) -> list[tuple[Metric, NDArray[np.float64]]]:
-    """Each metric with the rows' statistics: loss and perplexity, then what the references allow."""
-    from_losses = [(metric, measured.losses) for metric in (loss_metric(), perplexity_metric())]
-    texts = metrics_for(references) if references else ()
-    return from_losses + [(metric, metric.statistics(measured.answers, references)) for metric in texts]
+def _scored(
+    base: Measured,
+    tuned: Measured | None,
+    asked: Sequence[Asked],
+    metrics: Sequence[Metric],
+    resampling: Resampling,
+) -> Evaluation:
+    """Loss and perplexity, then the metrics of the answers, on all rows and by slices."""
+    references = [given for _, given in asked]
+    of_texts = [
+        (
+            metric,
+            metric.statistics(base.answers, references),
+            metric.statistics(tuned.answers, references) if tuned else None,
+        )
+        for metric in metrics
+    ]
+    slices = slices_of(
+        [_prompt_text(row) for row, _ in asked],
+        references,
+        perturbations=perturbations_of([row.row for row, _ in asked]),
+    )
+    by_slice = scores_by_slice(slices, of_texts, **resampling)
+    losses = [
+        (metric, base.losses, tuned.losses if tuned else None)
+        for metric in (loss_metric(), perplexity_metric())
+    ]
+    pairs = [(metric, before, after) for metric, before, after in (*losses, *of_texts) if after is not None]
+    if pairs:
+        return replace(evaluate(pairs, **resampling), slices=by_slice)
+    alone = tuple(score(metric, rows, **resampling) for metric, rows, _ in (*losses, *of_texts))
+    return Evaluation(base=alone, tuned=(), comparisons=(), slices=by_slice)
 
 
-def _samples(base: Measured, tuned: Measured, asked: Sequence[Rendered]) -> Iterator[Sample]:
-    for row, before, after in zip(asked, base.answers, tuned.answers, strict=True):
-        prompt = "\n\n".join(message.text for message in row.row.prompt)
-        yield Sample(row.row.place, prompt, row.row.reference, before, after)
+def _samples(base: Measured, tuned: Measured, asked: Sequence[Asked]) -> Iterator[Sample]:
+    for (row, given), before, after in zip(asked, base.answers, tuned.answers, strict=True):
+        yield Sample(row.row.place, _prompt_text(row), given[0], before, after, given)
+
+
+def _prompt_text(row: Rendered) -> str:
+    return "\n\n".join(message.text for message in row.row.prompt)

@@ -1,13 +1,13 @@
-"""From texts to rows: what each prediction gets right against its reference, as numbers to sum.
+"""From texts to rows: what each prediction gets right against its references, as numbers to sum.
 
-All functions take predictions and references of equal length and give float64 of shape (rows, k).
-The sums become scores in `from_sums.py`.
+All functions take predictions and each one's references, and give float64 of shape (rows, k). Where a row
+has several references, the one that the prediction does best on counts. The sums become scores in
+`from_sums.py`. ROUGE is in `rouge.py`, what needs no reference in `repetition.py`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,69 +17,96 @@ from tunesmith.evaluation.formats import JsonValue, equal_json, parse_strict_jso
 from tunesmith.evaluation.scripts import rouge_tokens
 
 Array = NDArray[np.float64]
+References = Sequence[Sequence[str]]
+Read = TypeVar("Read")
+
+_ARTICLES = frozenset({"a", "an", "the"})
 
 
-def paired(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[str, str]]:
-    """Each prediction with its reference.
+def paired(predictions: Sequence[str], references: References) -> list[tuple[str, Sequence[str]]]:
+    """Each prediction with its references.
 
     Raises:
-        DataError: if there are more of the one than of the other.
+        DataError: if there are more of the one than of the other, or a row has no reference.
     """
     if len(predictions) != len(references):
         raise DataError(
             f"{len(predictions)} predictions do not match {len(references)} references",
-            hint="give one prediction for each reference, in the same order",
+            hint="give one prediction for each row's references, in the same order",
         )
+    for number, given in enumerate(references, start=1):
+        # A text is a sequence of texts too, and its letters would be taken for references.
+        if isinstance(given, str) or not given:
+            what = "a bare text" if given else "nothing"
+            raise DataError(
+                f"row {number} has {what} where its references should be",
+                hint="give each row a list with at least one reference",
+            )
     return list(zip(predictions, references, strict=True))
 
 
-def rouge_n_rows(name: str, predictions: Sequence[str], references: Sequence[str]) -> Array:
-    """F1 of `rouge1`, `rouge2` and so on as a fraction, and 1."""
-    # Imported here: the package loads all of nltk, two seconds that the other metrics do not need.
-    from rouge_score.rouge_scorer import RougeScorer
+def best_rows(
+    predictions: Sequence[str],
+    references: References,
+    *,
+    read: Callable[[str], Read],
+    value: Callable[[Read, Read], float],
+) -> Array:
+    """The value of each prediction against the reference it does best on, and 1.
 
-    scorer = RougeScorer([name], tokenizer=SimpleNamespace(tokenize=rouge_tokens))
-    pairs = paired(predictions, references)
-    return _shares([scorer.score(reference, prediction)[name].fmeasure for prediction, reference in pairs])
-
-
-def rouge_l_rows(predictions: Sequence[str], references: Sequence[str]) -> Array:
-    """F1 of the longest common subsequence of tokens as a fraction, and 1.
-
-    Equal to the rouge-score package, which fills a table of tokens x tokens instead: minutes for
-    a few hundred long answers in Chinese.
+    Args:
+        predictions: one text a row.
+        references: at least one text a row.
+        read: what is compared of a text.
+        value: of (prediction, reference) as read.
     """
     values = []
-    for prediction, reference in paired(predictions, references):
-        predicted, expected = rouge_tokens(prediction), rouge_tokens(reference)
-        common = _longest_common_subsequence(predicted, expected)
-        values.append(2 * common / max(len(predicted) + len(expected), 1))
-    return _shares(values)
+    for prediction, given in paired(predictions, references):
+        own = read(prediction)
+        values.append(max(value(own, read(reference)) for reference in given))
+    return shares(values)
 
 
-def exact_match_rows(predictions: Sequence[str], references: Sequence[str]) -> Array:
-    """1 where both are equal after `strip()`, else 0, and 1."""
-    pairs = paired(predictions, references)
-    return _shares([prediction.strip() == reference.strip() for prediction, reference in pairs])
+def fulfilled_rows(holds: Callable[[str], bool], predictions: Sequence[str], references: References) -> Array:
+    """1 where `holds` says yes to the prediction alone, else 0, and 1."""
+    return shares([holds(prediction) for prediction, _ in paired(predictions, references)])
 
 
-def valid_json_rows(predictions: Sequence[str], references: Sequence[str]) -> Array:
-    """1 where the prediction is strict JSON, else 0, and 1."""
-    pairs = paired(predictions, references)
-    return _shares([isinstance(parse_strict_json(prediction), JsonValue) for prediction, _ in pairs])
+def exact_match_rows(predictions: Sequence[str], references: References) -> Array:
+    """1 where the prediction equals a reference after `strip()`, else 0, and 1."""
+    return best_rows(predictions, references, read=str.strip, value=lambda own, given: float(own == given))
 
 
-def field_rows(predictions: Sequence[str], references: Sequence[str]) -> Array:
-    """Top-level fields of the reference given with an equal value, and fields of the reference.
+def token_f1_rows(predictions: Sequence[str], references: References) -> Array:
+    """F1 of the bags of tokens without English articles as a fraction, and 1.
+
+    Two texts without any such token count as equal, as in SQuAD's own script.
+    """
+    return best_rows(predictions, references, read=_content_tokens, value=_bag_f1)
+
+
+def is_strict_json(text: str) -> bool:
+    """Whether the text parses as strict JSON (`formats.parse_strict_json`)."""
+    return isinstance(parse_strict_json(text), JsonValue)
+
+
+def field_rows(predictions: Sequence[str], references: References) -> Array:
+    """Top-level fields of the best reference given with an equal value, and its number of fields.
 
     Raises:
         DataError: if a reference is no JSON object.
     """
-    rows = [_matched_fields(*pair) for pair in paired(predictions, references)]
+    rows = [
+        max(
+            (_matched_fields(prediction, reference) for reference in given),
+            key=lambda pair: pair[0] / pair[1],
+        )
+        for prediction, given in paired(predictions, references)
+    ]
     return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
 
-def no_text_rows(predictions: Sequence[str], references: Sequence[str]) -> NoReturn:
+def no_text_rows(predictions: Sequence[str], references: References) -> NoReturn:
     """Stand-in for metrics whose rows come from the model.
 
     Raises:
@@ -91,20 +118,23 @@ def no_text_rows(predictions: Sequence[str], references: Sequence[str]) -> NoRet
     )
 
 
-def _longest_common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    """Its length in tokens, one row of the usual table at a time as bits of an integer.
+def ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    """How often each run of `order` tokens occurs."""
+    return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
 
-    Source: Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
-    """
-    places: Counter[str] = Counter()
-    for place, token in enumerate(left):
-        places[token] |= 1 << place
-    every_place = (1 << len(left)) - 1
-    row = every_place
-    for token in right:
-        matched = row & places[token]
-        row = ((row + matched) | (row - matched)) & every_place
-    return len(left) - row.bit_count()
+
+def shares(values: Sequence[float]) -> Array:
+    """Rows of a mean: each value beside a 1 to count it."""
+    return np.column_stack([np.array(values, dtype=np.float64), np.ones(len(values))])
+
+
+def _content_tokens(text: str) -> Counter[str]:
+    return Counter(token for token in rouge_tokens(text) if token not in _ARTICLES)
+
+
+def _bag_f1(own: Counter[str], given: Counter[str]) -> float:
+    total = own.total() + given.total()
+    return 2 * (own & given).total() / total if total else 1.0
 
 
 def _matched_fields(prediction: str, reference: str) -> tuple[int, int]:
@@ -126,8 +156,3 @@ def _json_object(text: str) -> dict[str, object] | None:
     if isinstance(result, JsonValue) and isinstance(result.value, dict):
         return result.value
     return None
-
-
-def _shares(values: Sequence[float]) -> Array:
-    """Rows of a mean: each value beside a 1 to count it."""
-    return np.column_stack([np.array(values, dtype=np.float64), np.ones(len(values))])

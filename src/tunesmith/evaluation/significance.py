@@ -77,9 +77,10 @@ def compare(
 ) -> Comparison:
     """Tuned minus base on the same rows, with a paired interval and a paired test.
 
-    The interval is that of the bootstrap with the same rows drawn for both. The p-value is that of
-    two-sided approximate randomization: how often the difference is as large when chance decides,
-    row by row, which system gave which answer. It is never 0: (c + 1) / (resamples + 1).
+    The interval is that of the bootstrap with the same rows drawn for both. The p-value says how often the
+    difference is as large when chance decides, row by row, which system gave which answer: exactly, by
+    McNemar's test, where each row is a hit or a miss; else by two-sided approximate randomization, which is
+    never 0: (c + 1) / (resamples + 1).
 
     Args:
         metric: turns summed statistics into the value.
@@ -96,7 +97,8 @@ def compare(
         DataError: if there are no rows, or the two are not the same rows.
         RunFailed: if a value or the interval is not finite.
 
-    Source: Koehn 2004 (paired bootstrap); Riezler and Maxwell 2005, figure 1 (randomization).
+    Source: Koehn 2004 (paired bootstrap); McNemar 1947, the exact form with the binomial distribution;
+        Riezler and Maxwell 2005, figure 1 (randomization).
     """
     rows = _row_count(metric, base_statistics)
     if base_statistics.shape != tuned_statistics.shape:
@@ -114,12 +116,16 @@ def compare(
         draws = _resample_counts(rows, seed=seed, resamples=resamples)
         differences = [_difference(metric, c @ base_statistics, c @ tuned_statistics) for c in draws]
         interval = _percentile_interval(np.concatenate(differences), confidence=confidence)
-        p_value = _randomization_p_value(
-            metric, base_statistics, tuned_statistics, seed=seed, trials=resamples
-        )
+        if metric.is_hit_or_miss:
+            p_value = mcnemar_p_value(base_statistics[:, 0], tuned_statistics[:, 0])
+        else:
+            p_value = _randomization_p_value(
+                metric, base_statistics, tuned_statistics, seed=seed, trials=resamples
+            )
         _require_finite(metric, *interval, rows=rows)
     low, high = interval or (None, None)
     recipe = _recipe(seed=seed, resamples=resamples, confidence=confidence)
+    test = "mcnemar:exact" if metric.is_hit_or_miss else f"randomization:{resamples}"
     return Comparison(
         metric=metric.name,
         difference=tuned_value - base_value,
@@ -127,7 +133,7 @@ def compare(
         high=high,
         p_value=p_value,
         n=rows,
-        signature=f"{metric.signature}|randomization:{resamples}|{recipe}",
+        signature=f"{metric.signature}|{test}|{recipe}",
     )
 
 
@@ -150,6 +156,55 @@ def evaluate(
             compare(metric, base_rows, tuned_rows, seed=seed, resamples=resamples, confidence=confidence)
         )
     return Evaluation(base=tuple(base), tuned=tuple(tuned), comparisons=tuple(comparisons))
+
+
+def mcnemar_p_value(base_hits: Array, tuned_hits: Array) -> float:
+    """Two-sided exact p-value of McNemar's test: only rows that one system alone gets right count.
+
+    Args:
+        base_hits: 1 for a hit and 0 for a miss, shape (rows,).
+        tuned_hits: the other system's, in the same order.
+
+    Returns:
+        Twice the probability that a fair coin favours one side as clearly, at most 1.
+
+    Source: McNemar 1947, exact form.
+    """
+    won = int(np.count_nonzero(tuned_hits > base_hits))
+    lost = int(np.count_nonzero(tuned_hits < base_hits))
+    ways = as_clear = 1
+    for more in range(min(won, lost)):
+        ways = ways * (won + lost - more) // (more + 1)
+        as_clear += ways
+    both_sides: float = 2 * as_clear / 2 ** (won + lost)
+    return min(1.0, both_sides)
+
+
+def paired_bootstrap_p_value(
+    metric: Metric, base_statistics: Array, tuned_statistics: Array, *, seed: int, resamples: int = 1000
+) -> float:
+    """The p-value that sacrebleu calls paired bootstrap resampling, for whoever must report that one.
+
+    How often the size of the resampled difference lies further above its mean than the observed difference
+    is large: (c + 1) / (resamples + 1). `compare` does not use it: it is a test of the bootstrap distribution
+    shifted to a mean of 0, no test of swapped answers.
+
+    Args:
+        metric: turns summed statistics into the value.
+        base_statistics: one system's rows, shape (rows, k).
+        tuned_statistics: the other's rows in the same order, same shape.
+        seed: of the draws, at least 0.
+        resamples: bootstrap samples, at least 1.
+
+    Source: Koehn 2004, as counted by sacrebleu.
+    """
+    observed = abs(float(_difference(metric, base_statistics.sum(axis=0), tuned_statistics.sum(axis=0))))
+    draws = _resample_counts(len(base_statistics), seed=seed, resamples=resamples)
+    sizes = np.concatenate(
+        [np.abs(_difference(metric, counts @ base_statistics, counts @ tuned_statistics)) for counts in draws]
+    )
+    as_large = int(np.count_nonzero(sizes - sizes.mean() > observed))
+    return (as_large + 1) / (resamples + 1)
 
 
 def _difference(metric: Metric, base_sums: Array, tuned_sums: Array) -> Array:

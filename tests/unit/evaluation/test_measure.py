@@ -10,7 +10,13 @@ from tiny import tiny_model, tiny_tokenizer
 from tunesmith.config import EvaluationConfig, MethodConfig
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Rendered, Renderer, choose_template
-from tunesmith.evaluation.measure import answer_limit_tokens, evaluate_model, rows_to_ask
+from tunesmith.errors import ConfigError
+from tunesmith.evaluation.measure import (
+    answer_limit_tokens,
+    evaluate_model,
+    group_references,
+    rows_to_ask,
+)
 from tunesmith.methods import lora
 from tunesmith.models.find import ModelSource
 from tunesmith.models.generate import Decoding, generate_ids
@@ -241,3 +247,113 @@ def test_answer_limit_has_bounds():
     assert answer_limit_tokens([row_of(*[True] * 5000)], None) == 256
     assert answer_limit_tokens([], None) == 1
     assert answer_limit_tokens([row_of(False, False)], None) == 1
+
+
+def test_rows_with_one_prompt_are_one_input_with_all_their_references(renderer):
+    pairs = [("A?", "one"), ("B?", "x"), ("A?", "two"), ("A?", "one"), ("a?", "one")]
+    rows = [
+        renderer.render(conversation(line, question=question, answer=answer))
+        for line, (question, answer) in enumerate(pairs, start=1)
+    ]
+    groups = group_references(rows)
+    assert [(row.row.line, given) for row, given in groups] == [
+        (1, ("one", "two")),
+        (2, ("x",)),
+        (5, ("one",)),
+    ]
+    assert group_references([]) == []
+
+
+def test_an_instruction_with_input_is_the_same_prompt_as_its_whole_text(renderer):
+    whole = Row((Message("user", "Translate\n\nhi"), Message("assistant", "a")), "t.jsonl", 1, "messages")
+    parted = Row((Message("user", "Translate", "hi"), Message("assistant", "b")), "t.jsonl", 2, "instruction")
+    other = Row((Message("system", "Translate\n\nhi"), Message("assistant", "c")), "t.jsonl", 3, "messages")
+    rows = [Rendered((), (), row) for row in (whole, parted, other)]
+    assert [given for _, given in group_references(rows)] == [("a", "b"), ("c",)]
+
+
+@pytest.fixture(scope="module")
+def several(renderer):
+    """Six prompts; the first three have two answers."""
+    pairs = [(f"What is {n}?", f"it is {n}") for n in range(6)] + [
+        (f"What is {n}?", f"{n}") for n in range(3)
+    ]
+    return [
+        renderer.render(conversation(line, question=question, answer=answer))
+        for line, (question, answer) in enumerate(pairs, start=1)
+    ]
+
+
+def test_a_prompt_is_asked_once_and_its_loss_is_over_all_its_rows(renderer, several):
+    settings = SETTINGS.model_copy(update={"generate_rows": 100})
+    found = proof_of(adapted(spread=0.5), renderer, several, settings=settings)
+    base = named(found.evaluation.base)
+    assert (found.asked_rows, base["loss"].n, base["chrf"].n) == (6, 9, 6)
+    assert [sample.references for sample in found.samples[:4]] == [
+        ("it is 0", "0"),
+        ("it is 1", "1"),
+        ("it is 2", "2"),
+        ("it is 3",),
+    ]
+    assert all(sample.reference == sample.references[0] for sample in found.samples)
+    assert "nrefs:var|" in base["chrf"].signature
+    bars = Bars()
+    proof_of(tiny_model(), renderer, several, settings=settings, progress=bars)
+    assert bars.seen == [["evaluating", 9 + 6, 9 + 6]]
+
+
+def test_inputs_are_counted_and_not_rows(renderer, several):
+    settings = SETTINGS.model_copy(update={"generate_rows": 2})
+    assert proof_of(tiny_model(), renderer, several, settings=settings).asked_rows == 2
+
+
+def test_the_answer_limit_looks_at_every_reference_of_the_asked(renderer):
+    rows = [
+        renderer.render(conversation(line, question=question, answer=answer))
+        for line, (question, answer) in enumerate(
+            [("A?", "a"), ("A?", "a much longer answer than the first")], 1
+        )
+    ]
+    settings = SETTINGS.model_copy(update={"max_new_tokens": None})
+    assert proof_of(tiny_model(), renderer, rows, settings=settings).max_new_tokens == answer_limit_tokens(
+        rows, None
+    )
+
+
+def test_slices_of_the_asked_rows_are_scored_with_the_same_metrics(renderer):
+    rows = [
+        renderer.render(conversation(line, question=f"What is {line}?", answer="so " * (line % 2 * 5 + 1)))
+        for line in range(1, 13)
+    ]
+    settings = SETTINGS.model_copy(update={"generate_rows": 12})
+    found = proof_of(adapted(spread=0.5), renderer, rows, settings=settings).evaluation
+    assert [(part.kind, part.name, part.n) for part in found.slices] == [
+        ("length", "short (up to 1)", 6),
+        ("length", "middle (up to 6)", 6),
+    ]
+    names = [score.metric for score in found.base if score.metric not in ("loss", "perplexity")]
+    for part in found.slices:
+        for side in (part.base, part.tuned, part.comparisons):
+            assert [each.metric for each in side] == names
+    # Equal parts: a mean over all rows is the mean of both.
+    whole, parts = named(found.tuned), [named(part.tuned) for part in found.slices]
+    assert whole["rougeL"].value == pytest.approx(np.mean([part["rougeL"].value for part in parts]))
+    alone = proof_of(tiny_model(), renderer, rows, settings=settings).evaluation
+    assert [part.base for part in alone.slices] == [part.base for part in found.slices]
+    assert alone.slices[0].tuned == ()
+
+
+def test_checks_of_answers_are_metrics_and_a_bad_one_stops_before_the_model_is_asked(renderer, rows):
+    settings = SETTINGS.model_copy(update={"answer_pattern": "[a-z]+", "answer_choices": ["yes", "no"]})
+    found = named(proof_of(tiny_model(), renderer, rows, settings=settings).evaluation.base)
+    assert {"pattern", "choice"} <= found.keys()
+    bars = Bars()
+    with pytest.raises(ConfigError, match="no regular expression"):
+        proof_of(
+            tiny_model(),
+            renderer,
+            rows,
+            settings=SETTINGS.model_copy(update={"answer_pattern": "("}),
+            progress=bars,
+        )
+    assert bars.seen == []
