@@ -117,11 +117,11 @@ def _question(config: RunConfig) -> Question:
     shape, about = find_config(config.model.name, revision=config.model.revision)
     place = choose_place(config.model)
     has_data = config.data.path != NO_DATA
-    workload = _workload(config) if has_data else assumed_workload(config)
+    workload = _workload(config, place.device) if has_data else assumed_workload(config, device=place.device)
     return Question(config, shape, about, place, workload, has_data, PUBLISHED not in about)
 
 
-def _workload(config: RunConfig) -> "Workload":
+def _workload(config: RunConfig, device: str) -> "Workload":
     """The rows as training would render and split them."""
     from tunesmith.data.prepare import prepare_data
     from tunesmith.data.render import make_renderer
@@ -138,7 +138,13 @@ def _workload(config: RunConfig) -> "Workload":
         ) from error
     renderer = make_renderer(tokenizer, config.data.template, score_all=config.data.score == "all")
     data = prepare_data(config.data, renderer, seed=config.training.seed)
-    return workload_of(data.train, config, has_validation=bool(data.validation), has_test=bool(data.test))
+    return workload_of(
+        data.train,
+        config,
+        has_validation=bool(data.validation),
+        has_test=bool(data.test),
+        device=device,
+    )
 
 
 def _columns(question: Question, memory_of: "MemoryOf", limit_bytes: int | None) -> tuple["Column", ...]:

@@ -1,9 +1,11 @@
 """Products of a linear layer, by the faster of the two libraries that torch carries on CPU.
 
-`torch.nn.functional.linear` computes float32 with MKL, which uses the wide vectors of an Intel processor
+`torch.nn.functional.linear` computes float32 with MKL, which uses the widest vectors of an Intel processor
 alone. oneDNN uses them on every x86 processor, and with plain tensors of rows and columns: no packed copy
-of a weight is kept. Measured on an AMD EPYC of family 26 with AVX-512, one thread, 220 to 3520 rows:
-115 GFLOP/s with MKL, 255 with oneDNN; the same rounding to float32, in another order.
+of a weight is kept. Measured on 220 to 4096 rows: on an AMD EPYC of family 26 with AVX-512, one thread,
+115 GFLOP/s with MKL, 255 with oneDNN; on one of family 25 without AVX-512, two threads, 180 with MKL and
+150 with oneDNN, 85 over all products of a step. So the processor's vectors decide, and no timing: a run that
+goes on elsewhere in the same machine must round alike. Both round to float32, in another order.
 
 Shapes: N rows (B and T together or apart), I inputs, O outputs.
 """
@@ -21,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 # Below this the preparation of a call costs more than the product; generation of one row stays with MKL.
 LEAST_ROWS = 16
 HAS_ONEDNN = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
+PREFERS_ONEDNN = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -82,9 +85,9 @@ class _Linear(torch.autograd.Function):
 
 
 def _suits(x_NI: Tensor, weight_OI: Tensor) -> bool:
-    """Whether oneDNN takes it: float32 on CPU, enough rows, no autocast, no weight in shards."""
+    """Whether oneDNN is the faster and takes it: float32 on CPU, enough rows, no autocast, no weight in shards."""
     return (
-        HAS_ONEDNN
+        PREFERS_ONEDNN
         and x_NI.dtype == weight_OI.dtype == torch.float32
         and x_NI.device.type == weight_OI.device.type == "cpu"
         and x_NI.numel() >= LEAST_ROWS * x_NI.shape[-1] > 0

@@ -9,7 +9,11 @@ from tunesmith.data.render import Rendered
 
 
 def largest_batch(
-    rows: Sequence[Rendered], *, settings: TrainingConfig, is_packed: bool = False
+    rows: Sequence[Rendered],
+    *,
+    settings: TrainingConfig,
+    most_tokens: int | None = None,
+    is_packed: bool = False,
 ) -> tuple[int, int, int]:
     """Rows and length of the micro-batch with the most tokens, and the most tokens scored in any.
 
@@ -19,13 +23,17 @@ def largest_batch(
     Args:
         rows: training rows, at least one.
         settings: size of micro-batch and window, seed, epochs or steps.
+        most_tokens: tokens in one batch at most, padding counted; a longer row is one of its own.
         is_packed: whether the rows of a batch lie one after another, without padding.
     """
     found = [
         _size(group, is_packed=is_packed)
         for window in _windows(rows, settings)
         for group in cut_rows(
-            window, micro_batch_rows=settings.per_device_train_batch_size, is_packed=is_packed
+            window,
+            micro_batch_rows=settings.per_device_train_batch_size,
+            most_tokens=most_tokens,
+            is_packed=is_packed,
         )
     ]
     count, length, _ = max(found, key=lambda size: (size[0] * size[1], size))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.config import RunConfig, TrainingConfig
-from tunesmith.data.batches import cut_rows, windows
+from tunesmith.data.batches import cut_rows, most_tokens_on, windows
 from tunesmith.data.render import Rendered
 from tunesmith.evaluation.measure import LONGEST_ANSWER_TOKENS
 from tunesmith.planning.fit import BatchOf
@@ -31,12 +31,13 @@ class Workload:
     answer_tokens: int
 
 
-def assumed_workload(config: RunConfig) -> Workload:
+def assumed_workload(config: RunConfig, *, device: str) -> Workload:
     """The most a configuration allows: every row as long as `max_length`, every token scored."""
     training, length = config.training, config.data.max_length
     window_rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
 
     def batch_of(rows: int) -> tuple[int, int, int]:
+        rows = min(rows, max(1, (most_tokens_on(device) or rows * length) // length))
         # The first token of a row is never predicted.
         return rows, length, rows * (length - 1)
 
@@ -54,7 +55,8 @@ def workload_of(
     *,
     has_validation: bool,
     has_test: bool,
-    is_packed: bool = False,
+    device: str,
+    processes: int = 1,
 ) -> Workload:
     """What the run will compute on, from its training rows.
 
@@ -63,17 +65,26 @@ def workload_of(
         config: of the run.
         has_validation: whether there are rows whose loss is measured.
         has_test: whether there are rows whose loss is measured and which are answered.
-        is_packed: whether training lays rows one after another, see `models/packing.py`.
+        device: where it trains; a CPU takes less at once, and lays rows one after another.
+        processes: that train together.
     """
+    # A model whose attention cannot keep such rows apart pads them instead, up to the same tokens.
+    is_packed = device == "cpu" and processes == 1 and config.method.name != "prefix"
+    most_tokens = most_tokens_on(device)
 
     def batch_of(rows: int) -> tuple[int, int, int]:
         settings = config.training
         window = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
         cut = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": window // rows}
-        return largest_batch(train, settings=settings.model_copy(update=cut), is_packed=is_packed)
+        return largest_batch(
+            train,
+            settings=settings.model_copy(update=cut),
+            most_tokens=most_tokens,
+            is_packed=is_packed,
+        )
 
     plan = plan_steps(config.training, rows=len(train))
-    tokens = padded_tokens(train, settings=config.training, is_packed=is_packed)
+    tokens = padded_tokens(train, settings=config.training, most_tokens=most_tokens, is_packed=is_packed)
     return Workload(
         batch_of,
         tokens / plan.steps_per_epoch,
@@ -82,7 +93,13 @@ def workload_of(
     )
 
 
-def padded_tokens(rows: Sequence[Rendered], *, settings: TrainingConfig, is_packed: bool = False) -> int:
+def padded_tokens(
+    rows: Sequence[Rendered],
+    *,
+    settings: TrainingConfig,
+    most_tokens: int | None = None,
+    is_packed: bool = False,
+) -> int:
     """Tokens, padding counted, in the micro-batches of the first epoch."""
     if is_packed:
         return sum(len(row.ids) for row in rows)
@@ -91,7 +108,7 @@ def padded_tokens(rows: Sequence[Rendered], *, settings: TrainingConfig, is_pack
     return sum(
         len(group) * len(group[0].ids)
         for window in windows(rows, window_rows=window_rows, seed=settings.seed, epoch=0)
-        for group in cut_rows(window, micro_batch_rows=at_once)
+        for group in cut_rows(window, micro_batch_rows=at_once, most_tokens=most_tokens)
     )
 
 

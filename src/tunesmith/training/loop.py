@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tunesmith.config import TrainingConfig
-from tunesmith.data.batches import dealt, micro_batches, windows
+from tunesmith.data.batches import Batch, dealt, micro_batches, most_tokens_on, windows
 from tunesmith.data.render import Rendered
 from tunesmith.errors import RunFailed
 from tunesmith.hardware import Hardware, peak_memory_bytes
@@ -172,7 +172,7 @@ class Loop:
         """Gradient of the window's mean loss, in as many micro-batches as memory asks for; nats a token."""
         while isinstance(found := within_memory(partial(self._accumulate, window)), NoMemory):
             self.engine.forget_gradient()
-            rows = min(self.micro_batch_rows, len(window))
+            rows = self._rows_at_once(window)
             self.state.micro_batch_rows = self._say_fewer(f"step {self.state.step + 1}", window, rows, found)
             self.record(
                 step=self.state.step + 1, epoch=self._epoch(), micro_batch_rows=self.state.micro_batch_rows
@@ -184,11 +184,7 @@ class Loop:
         rank, count = self.ranks.rank, self.ranks.count
         if count > 1:
             seed_step(self.settings.seed, step=self.state.step + 1, rank=rank)
-        rows = min(self.micro_batch_rows, math.ceil(len(window) / count))
-        cut = micro_batches(
-            window, micro_batch_rows=rows, pad_id=self.pad_id, is_packed=self.is_packed, processes=count
-        )
-        batches = list(dealt(cut, rank=rank, count=count, pad_id=self.pad_id))
+        batches = list(dealt(self._cut(window), rank=rank, count=count, pad_id=self.pad_id))
         window_tokens = sum(row.scored_tokens for row in window)
         nats = 0.0
         for number, batch in enumerate(batches, start=1):
@@ -197,6 +193,23 @@ class Loop:
                 self.engine.backward(loss_sum / window_tokens)
             nats += float(loss_sum.detach())
         return float(self.ranks.sum(np.array([nats]))[0]) / window_tokens
+
+    def _cut(self, window: Sequence[Rendered]) -> Iterator[Batch]:
+        count = self.ranks.count
+        rows = min(self.micro_batch_rows, math.ceil(len(window) / count))
+        return micro_batches(
+            window,
+            micro_batch_rows=rows,
+            pad_id=self.pad_id,
+            most_tokens=most_tokens_on(self.hardware.device),
+            is_packed=self.is_packed,
+            processes=count,
+        )
+
+    def _rows_at_once(self, window: Sequence[Rendered]) -> int:
+        """How many of the window's longest rows its largest micro-batch is worth; half of that is less."""
+        longest = max(len(row.ids) for row in window)
+        return math.ceil(max(batch.input_ids_BT.numel() for batch in self._cut(window)) / longest)
 
     def _say_fewer(self, where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory) -> int:
         told, fewer = _fewer(where, rows, at_once, found, ranks=self.ranks)

@@ -27,7 +27,7 @@ def launched(free_bytes=ROOMY, *, method="lora", **training):
     config = RunConfig.model_validate(
         {"data": {"path": "rows.jsonl"}, "method": {"name": method}, "training": training}
     )
-    workload = workload_of(random_rows(12), config, has_validation=True, has_test=True)
+    workload = workload_of(random_rows(12), config, has_validation=True, has_test=True, device="cpu")
     place = Place("cpu", "float32", True, free_bytes, "")
     return plan_launch(config, SHAPE, place, workload), config, place, workload
 

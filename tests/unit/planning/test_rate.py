@@ -48,8 +48,8 @@ def test_padded_tokens_are_those_of_the_micro_batches(numbers: tuple[int, int, i
 def test_no_step_of_the_data_takes_more_than_is_assumed_without_them(numbers: tuple[int, int, int]) -> None:
     count, at_once, more = numbers
     config = config_with(per_device_train_batch_size=at_once, gradient_accumulation_steps=more)
-    assumed = assumed_workload(config)
-    known = workload_of(random_rows(count), config, has_validation=True, has_test=True)
+    assumed = assumed_workload(config, device="cpu")
+    known = workload_of(random_rows(count), config, has_validation=True, has_test=True, device="cpu")
     (rows, length, scored), (most_rows, longest, most_scored) = (
         known.batch_of(at_once),
         assumed.batch_of(at_once),
@@ -63,25 +63,25 @@ def test_no_step_of_the_data_takes_more_than_is_assumed_without_them(numbers: tu
 def test_steps_are_known_from_data_or_from_the_configuration() -> None:
     rows = random_rows(10)
     config = config_with(per_device_train_batch_size=2, gradient_accumulation_steps=2, num_train_epochs=2)
-    assert workload_of(rows, config, has_validation=False, has_test=False).steps == 6
-    assert assumed_workload(config).steps is None
-    assert assumed_workload(config_with(max_steps=7)).steps == 7
+    assert workload_of(rows, config, has_validation=False, has_test=False, device="cpu").steps == 6
+    assert assumed_workload(config, device="cpu").steps is None
+    assert assumed_workload(config_with(max_steps=7), device="cpu").steps == 7
 
 
 def test_nothing_is_evaluated_where_nothing_is_held_out_or_answered() -> None:
     config = config_with()
-    held = workload_of(random_rows(3), config, has_validation=False, has_test=False)
+    held = workload_of(random_rows(3), config, has_validation=False, has_test=False, device="cpu")
     assert (held.evaluation_rows, held.answer_tokens) == (0, 0)
-    validated = workload_of(random_rows(3), config, has_validation=True, has_test=False)
+    validated = workload_of(random_rows(3), config, has_validation=True, has_test=False, device="cpu")
     assert (validated.evaluation_rows, validated.answer_tokens) == (16, 0)
     silent = RunConfig.model_validate({"data": {"path": "x"}, "evaluation": {"generate_rows": 0}})
-    assert assumed_workload(silent).answer_tokens == 0
+    assert assumed_workload(silent, device="cpu").answer_tokens == 0
     short = RunConfig.model_validate({"data": {"path": "x"}, "evaluation": {"max_new_tokens": 9}})
-    assert assumed_workload(short).answer_tokens == 9
+    assert assumed_workload(short, device="cpu").answer_tokens == 9
 
 
 def test_time_is_operations_over_rate_in_proportion_to_tokens() -> None:
-    workload = assumed_workload(config_with(max_steps=10))
+    workload = assumed_workload(config_with(max_steps=10), device="cpu")
     lasting = duration(setup(), MEMORY, workload, rate=1000.0, seconds_per_micro_batch=None)
     micro_batch = 6_000 / (1000.0 * EFFICIENCY["cpu"])
     assert lasting == Duration(4 * micro_batch, 10, False)
@@ -93,14 +93,14 @@ def test_time_is_operations_over_rate_in_proportion_to_tokens() -> None:
 
 
 def test_a_measured_micro_batch_goes_before_the_rate() -> None:
-    workload = assumed_workload(config_with(max_steps=10))
+    workload = assumed_workload(config_with(max_steps=10), device="cpu")
     lasting = duration(setup("cuda"), MEMORY, workload, rate=1.0, seconds_per_micro_batch=2.0)
     assert lasting == Duration(8.0, 10, True)
 
 
 @pytest.mark.parametrize(("device", "rate"), [("cpu", None), ("cuda", 1e12), ("mps", 1e12)])
 def test_no_time_is_told_where_nothing_was_measured(device: str, rate: float | None) -> None:
-    workload = assumed_workload(config_with(max_steps=10))
+    workload = assumed_workload(config_with(max_steps=10), device="cpu")
     assert duration(setup(device), MEMORY, workload, rate=rate, seconds_per_micro_batch=None) is None
 
 

@@ -33,7 +33,9 @@ def memory_of(setup: Setup) -> Memory:
 
 
 def columns_of(config: RunConfig, place: Place = HERE, **given: Any) -> dict[str, Column]:
-    found = plan_methods(config, SHAPE, place, assumed_workload(config), memory_of=memory_of, **given)
+    found = plan_methods(
+        config, SHAPE, place, assumed_workload(config, device="cuda"), memory_of=memory_of, **given
+    )
     return {column.method: column for column in found}
 
 
@@ -125,7 +127,7 @@ def test_what_another_method_cannot_have_is_told_in_its_column() -> None:
         return memory_of(setup)
 
     config = config_with()
-    found = plan_methods(config, SHAPE, HERE, assumed_workload(config), memory_of=refusing)
+    found = plan_methods(config, SHAPE, HERE, assumed_workload(config, device="cuda"), memory_of=refusing)
     refused = next(column for column in found if column.method == "prefix")
     assert refused == Column("prefix", None, problem="no prefix for this model")
     assert plan_as_dict(found, chosen="lora")["methods"]["prefix"] == {"problem": "no prefix for this model"}
@@ -160,7 +162,9 @@ def test_a_setup_is_the_configuration_in_numbers() -> None:
         evaluation={"per_device_eval_batch_size": 5, "max_new_tokens": 7},
         method={"rank": 2},
     )
-    setup, note = setup_of("lora", config=config, shape=SHAPE, place=HERE, workload=assumed_workload(config))
+    setup, note = setup_of(
+        "lora", config=config, shape=SHAPE, place=HERE, workload=assumed_workload(config, device="cuda")
+    )
     assert note is None
     assert setup == Setup(
         config=SHAPE,
