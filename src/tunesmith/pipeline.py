@@ -16,9 +16,10 @@ import torch
 from tunesmith.config import RunConfig
 from tunesmith.data.prepare import Prepared, prepare_data
 from tunesmith.data.render import Rendered, Renderer, make_renderer
-from tunesmith.evaluation.card import render_card
-from tunesmith.evaluation.measure import Proof, evaluate_model
-from tunesmith.evaluation.report import RunFacts, render_report
+from tunesmith.evaluation.elsewhere import Elsewhere
+from tunesmith.evaluation.evidence import Evidence, write_evidence
+from tunesmith.evaluation.measure import evaluate_model
+from tunesmith.evaluation.measure_elsewhere import measure_elsewhere
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import DTYPES, Hardware, choose_hardware, free_memory_bytes
 from tunesmith.identity import LIBRARIES, check_identity, drifts, identity_of
@@ -61,11 +62,13 @@ class Finished:
         run: its folder.
         trained: what training did.
         evaluation: base and tuned on the held-out rows, or None where no rows were held out.
+        elsewhere: base and tuned beside the task, or None likewise.
     """
 
     run: RunFolder
     trained: Trained
     evaluation: Evaluation | None
+    elsewhere: Elsewhere | None
 
 
 def finetune(
@@ -137,18 +140,25 @@ def finetune(
             trained = loop.run(stop=stop, on_rows=row_log(run, is_wanted=log_rows))
             tuned.model.eval()
             save_result(run, tuned, config, renderer, system=data.system, ranks=ranks)
-            proof = prove(tuned, renderer, data, config, progress) if data.test else None
+            found = prove(tuned, renderer, data, config, progress) if data.test else Evidence()
             if ranks.is_main:
-                conclude(run, resolved, trained, proof, seconds=time.perf_counter() - started, source=source)
+                conclude(run, resolved, trained, found, seconds=time.perf_counter() - started, source=source)
             ranks.wait()
-    return Finished(run, trained, proof.evaluation if proof else None)
+    return Finished(run, trained, found.evaluation, found.elsewhere)
 
 
 def plan(config: RunConfig, source: ModelSource, hardware: Hardware, data: Prepared, ranks: Ranks) -> Launch:
     """The run's memory, rehearsed; all processes settle the same."""
     free = ranks.share(free_memory_bytes(hardware.device))
     place = Place(hardware.device, hardware.dtype, is_here=True, free_bytes=free, reason=hardware.reason)
-    workload = workload_of(data.train, config, has_validation=bool(data.validation), has_test=bool(data.test))
+    workload = workload_of(
+        data.train,
+        config,
+        has_validation=bool(data.validation),
+        has_test=bool(data.test),
+        device=hardware.device,
+        processes=ranks.count,
+    )
     return plan_launch(config, architecture(source), place, workload)
 
 
@@ -204,29 +214,44 @@ def save_result(
 
 def prove(
     tuned: LoadedModel, renderer: Renderer, data: Prepared, config: RunConfig, progress: Progress
-) -> Proof:
-    """Base and tuned on the held-out rows."""
-    return evaluate_model(
+) -> Evidence:
+    """Base and tuned on the held-out rows, and beside the task."""
+    losses_of = partial(held_out_losses, tuned)
+    proof = evaluate_model(
         tuned,
         renderer,
         data.test,
         settings=config.evaluation,
         seed=config.training.seed,
-        losses_of=partial(held_out_losses, tuned),
+        losses_of=losses_of,
         progress=progress,
     )
+    elsewhere = measure_elsewhere(
+        tuned,
+        renderer,
+        [row.row for row in data.test],
+        max_length=config.data.max_length,
+        settings=config.evaluation,
+        seed=config.training.seed,
+        losses_of=losses_of,
+        progress=progress,
+    )
+    if elsewhere:
+        progress.say(elsewhere.verdict)
+    return Evidence(proof, elsewhere)
 
 
 def conclude(
     run: RunFolder,
     resolved: Resolved,
     trained: Trained,
-    proof: Proof | None,
+    found: Evidence,
     *,
     seconds: float,
     source: ModelSource,
 ) -> None:
     """Close the record of a run that went well, and write its evidence."""
+    proof = found.proof
     answers = {"rows": proof.asked_rows, "max_new_tokens": proof.max_new_tokens} if proof else None
     outcome = {
         "training": asdict(trained),
@@ -234,7 +259,7 @@ def conclude(
         "status": "succeeded",
         "seconds": round(seconds, 1),
     }
-    write_evidence(run, resolved, proof, outcome=outcome, source_is_local=source.kind == "folder")
+    write_evidence(run, resolved, found, outcome=outcome, source_is_local=source.kind == "folder")
     # Last, so that a run that says it succeeded has all its files.
     run.update_manifest(**outcome)
 
@@ -349,32 +374,3 @@ def with_template(loaded: LoadedModel, renderer: Renderer) -> Any:
     """The tokenizer, carrying the template of the rows, so that every tool asks the same way."""
     loaded.tokenizer.chat_template = renderer.template.text
     return loaded.tokenizer
-
-
-def write_evidence(
-    run: RunFolder,
-    resolved: Resolved,
-    proof: Proof | None,
-    *,
-    outcome: dict[str, Any],
-    source_is_local: bool,
-) -> None:
-    """Evaluation, samples, report and model card."""
-    # The identity repeats in hashes what the report says in words.
-    known = {name: value for name, value in run.manifest.items() if name != "identity"}
-    if proof is not None:
-        run.write_json("evaluation.json", proof.evaluation.as_dict())
-        run.write_lines("samples.jsonl", map(asdict, proof.samples))
-    facts = RunFacts(
-        title=run.path.name,
-        base_model=resolved.config.model.name,
-        base_is_local=source_is_local,
-        method=resolved.config.method.name,
-        evaluation=proof.evaluation if proof else None,
-        samples=proof.samples if proof else (),
-        metrics=run.metrics,
-        config=resolved.rows(),
-        manifest=known | outcome,
-    )
-    run.write_text("report.html", render_report(facts))
-    run.write_text(f"{run.result.name}/README.md", render_card(facts))

@@ -11,10 +11,13 @@ from tunesmith.data.prepare import fit_parts, read_rows, skip_notes
 from tunesmith.data.render import Rendered, Renderer, choose_template
 from tunesmith.data.split import with_given
 from tunesmith.errors import DataError, ModelError
+from tunesmith.evaluation.elsewhere import Elsewhere
 from tunesmith.evaluation.measure import answer_texts, evaluate_model, rows_to_ask
+from tunesmith.evaluation.measure_elsewhere import measure_elsewhere
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import choose_hardware
 from tunesmith.models.adapter import Target, find_target, load_target, target_tokenizer
+from tunesmith.models.base import has_base
 from tunesmith.models.generate import Decoding, stream_answer
 from tunesmith.models.load import LoadedModel
 from tunesmith.models.merge import Merged, merge_adapter
@@ -221,24 +224,57 @@ def evaluate_session(
         DataError: if a row cannot be used, or none is left.
     """
     progress = progress or Silent()
-    skipped: list[DataError] = []
-    rows = read_rows(data, data.path, skipped, system=session.target.system)
-    for note in skip_notes(skipped):
-        progress.say(note)
-    parts = fit_parts({"test": rows}, session.renderer, max_length=data.max_length, overlong=data.overlong)
-    kept = parts["test"].rows
-    if not kept:
-        raise DataError(f"no row of `{data.path}` is left to evaluate", hint="raise `--max-length`")
     proof = evaluate_model(
         session.loaded,
         session.renderer,
-        kept,
+        _rows_to_measure(session, data, progress),
         settings=settings,
         seed=seed,
         losses_of=partial(held_out_losses, session.loaded),
         progress=progress,
     )
     return proof.evaluation
+
+
+def evaluate_elsewhere(
+    session: Session,
+    data: DataConfig,
+    settings: EvaluationConfig,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> Elsewhere | None:
+    """Base and tuned beside the task of `data.path`; None where the model was not tuned.
+
+    Raises:
+        DataError: if a row cannot be used, or none is left.
+    """
+    if not has_base(session.loaded):
+        return None
+    rows = _rows_to_measure(session, data, Silent())
+    return measure_elsewhere(
+        session.loaded,
+        session.renderer,
+        [row.row for row in rows],
+        max_length=data.max_length,
+        settings=settings,
+        seed=seed,
+        losses_of=partial(held_out_losses, session.loaded),
+        progress=progress or Silent(),
+    )
+
+
+def _rows_to_measure(session: Session, data: DataConfig, progress: Progress) -> tuple[Rendered, ...]:
+    """All rows of `data.path` that can be used, in the form the model was trained on."""
+    skipped: list[DataError] = []
+    rows = read_rows(data, data.path, skipped, system=session.target.system)
+    for note in skip_notes(skipped):
+        progress.say(note)
+    parts = fit_parts({"test": rows}, session.renderer, max_length=data.max_length, overlong=data.overlong)
+    kept = tuple(parts["test"].rows)
+    if not kept:
+        raise DataError(f"no row of `{data.path}` is left to evaluate", hint="raise `--max-length`")
+    return kept
 
 
 def merge(name: str, output: Path | None = None, *, dtype: str = "float32") -> Merged:

@@ -71,6 +71,7 @@ def test_train_leaves_a_whole_run_folder(home: Path, capsys: pytest.CaptureFixtu
         "adapter",
         "samples.jsonl",
         "evaluation.json",
+        "elsewhere.json",
         "report.html",
     }
     assert json.loads((path / "manifest.json").read_text())["status"] == "succeeded"

@@ -23,6 +23,7 @@ FILES = {
     "adapter",
     "samples.jsonl",
     "evaluation.json",
+    "elsewhere.json",
     "report.html",
 }
 ADAPTER_FILES = {

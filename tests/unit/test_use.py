@@ -12,13 +12,16 @@ from tunesmith.config import DataConfig, EvaluationConfig, MethodConfig
 from tunesmith.data.conversation import Message
 from tunesmith.data.render import Renderer, choose_template
 from tunesmith.errors import ModelError
+from tunesmith.evaluation.elsewhere_rows import general_rows
 from tunesmith.methods import adapter, full, lora, prefix
 from tunesmith.models.adapter import save_adapter, save_whole
 from tunesmith.models.generate import Decoding
+from tunesmith.training.loss import held_out_losses, mean_loss
 from tunesmith.use import (
     adapter_name,
     answer,
     answer_requests,
+    evaluate_elsewhere,
     evaluate_session,
     held_out_rows,
     merge,
@@ -88,6 +91,19 @@ def test_base_beside_tuned_is_the_bare_base_for_every_method(base, rows, tmp_pat
     assert [score.metric for score in both.tuned] == [score.metric for score in both.base]
     assert both.tuned != both.base
     assert (alone.tuned, alone.comparisons) == ((), ())
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "prefix", "adapter"])
+def test_elsewhere_compares_with_the_bare_base_for_every_method(base, rows, tmp_path, method):
+    session = open_session(str(tuned_folder(base, tmp_path / "tuned", method)), device="cpu")
+    found = evaluate_elsewhere(session, DataConfig(path=str(rows)), QUICK, seed=3)
+    assert [place.comparison.n for place in found.places] == [96, 30]
+    alone = open_session(str(base), device="cpu")
+    general = [alone.renderer.render(row) for row in general_rows()]
+    losses = held_out_losses(alone.loaded, general, 8, lambda done: None)
+    assert found.places[0].base.value == pytest.approx(mean_loss(losses), rel=1e-6)
+    assert found.places[0].comparison.difference != 0
+    assert evaluate_elsewhere(alone, DataConfig(path=str(rows)), QUICK, seed=3) is None
 
 
 def run_with_data(base, rows, path):

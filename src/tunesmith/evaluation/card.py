@@ -45,6 +45,7 @@ def render_card(facts: RunFacts) -> str:
         needs_tunesmith=facts.method == "adapter",
         verdict=verdict(facts.evaluation),
         results=result_rows(facts.evaluation) if facts.evaluation else [],
+        elsewhere=facts.elsewhere.verdict if facts.elsewhere else "",
         data=[(key, value) for key, value in recorded if key.partition(".")[0] in _DATA_FACTS],
         settings=[(key, format_fact(value)) for key, value, _ in facts.config if key.startswith(_SETTINGS)],
         template_hash=_template_hash(recorded),

@@ -13,7 +13,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from tunesmith.evaluation.curves import draw_curves
-from tunesmith.evaluation.marks import ENOUGH_ROWS, flatten, format_fact, result_rows, verdict
+from tunesmith.evaluation.elsewhere import GENERAL_PLACE, MARGIN_NATS, OTHERWISE_PLACE, Elsewhere
+from tunesmith.evaluation.marks import (
+    ENOUGH_ROWS,
+    flatten,
+    format_difference,
+    format_fact,
+    result_rows,
+    slice_rows,
+    verdict,
+)
 from tunesmith.evaluation.scores import Evaluation, Sample
 from tunesmith.tools.text_diff import Span, equal_share, word_diff
 
@@ -33,6 +42,7 @@ class RunFacts:
         base_is_local: True where `base_model` was read from a local folder or file.
         method: the method's name in the configuration, such as `lora`.
         evaluation: base and tuned on the held-out rows, or None where nothing was evaluated.
+        elsewhere: base and tuned beside the task, or None where they were not looked at there.
         samples: held-out rows with both answers, in file order.
         metrics: the lines of `metrics.jsonl`; any key may be missing.
         config: each configuration key with its value and origin (`default`, `file` or `flag`).
@@ -45,6 +55,7 @@ class RunFacts:
     method: str
     base_is_local: bool = False
     evaluation: Evaluation | None = None
+    elsewhere: Elsewhere | None = None
     samples: Sequence[Sample] = ()
     metrics: Sequence[Mapping[str, Any]] = ()
     config: Sequence[tuple[str, object, str]] = ()
@@ -61,11 +72,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class SampleView:
-    """One row of the side-by-side part, every text cut to a printable length."""
+    """One row of the side-by-side part, every text cut to a printable length.
+
+    The answers are compared with the reference each is nearest to.
+    """
 
     place: str
     prompt: str
-    reference: str
+    references: tuple[str, ...]
     base: Answer
     tuned: Answer
 
@@ -87,6 +101,12 @@ def render_report(facts: RunFacts) -> str:
         status=str(facts.manifest.get("status", "succeeded")),
         verdict=verdict(facts.evaluation),
         results=result_rows(facts.evaluation) if facts.evaluation else [],
+        slices=slice_rows(facts.evaluation) if facts.evaluation else [],
+        elsewhere=facts.elsewhere,
+        places=facts.elsewhere.rows() if facts.elsewhere else [],
+        general_place=GENERAL_PLACE,
+        otherwise_place=OTHERWISE_PLACE,
+        margin=format_difference(MARGIN_NATS, unit="nats/token"),
         enough_rows=ENOUGH_ROWS,
         wide_curves=[curve for curve in curves if curve.title == "Loss"],
         small_curves=[curve for curve in curves if curve.title != "Loss"],
@@ -98,14 +118,28 @@ def render_report(facts: RunFacts) -> str:
 
 
 def view_sample(sample: Sample) -> SampleView:
-    """A sample ready to show, both answers compared with the reference."""
+    """A sample ready to show, each answer compared with the nearest of its references."""
+    references = sample_references(sample)
     return SampleView(
         place=sample.place,
         prompt=cut_text(sample.prompt),
-        reference=cut_text(sample.reference),
-        base=compare_answer(sample.base, reference=sample.reference),
-        tuned=compare_answer(sample.tuned, reference=sample.reference),
+        references=tuple(map(cut_text, references)),
+        base=compare_answer(sample.base, reference=nearest_reference(sample.base, references)),
+        tuned=compare_answer(sample.tuned, reference=nearest_reference(sample.tuned, references)),
     )
+
+
+def sample_references(sample: Sample) -> tuple[str, ...]:
+    """All right answers to the sample's prompt; one where the row has one."""
+    return sample.references or (sample.reference,)
+
+
+def nearest_reference(answer: str, references: Sequence[str]) -> str:
+    """The reference that shares most with the answer, the first of equals."""
+    if len(references) == 1 or answer in references:
+        return answer if answer in references else references[0]
+    shown = cut_text(answer)
+    return max(references, key=lambda reference: equal_share(word_diff(cut_text(reference), shown)))
 
 
 def compare_answer(answer: str, *, reference: str) -> Answer:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from tunesmith.evaluation.card import code_span, heading_text, is_hub_id, render_card, table_cell
+from tunesmith.evaluation.elsewhere import GENERAL_PLACE, Elsewhere, Place
 from tunesmith.evaluation.report import RunFacts
 from tunesmith.evaluation.scores import Comparison, Evaluation, Score
 
@@ -169,3 +170,12 @@ def test_code_spans_and_headings_are_inert(text):
 def test_a_table_cell_never_opens_a_second_one(text):
     tokens = kinds(f"| a | b |\n|---|---|\n| {table_cell(text)} | z |\n")
     assert [token.content for token in tokens if token.type == "inline"][-1] == "z"
+
+
+def test_verdict_about_other_places_has_a_section_of_its_own():
+    loss = EVALUATION.base[0]
+    change = Comparison("loss", 0.2, 0.1, 0.3, 0.001, 96, "paired|seed:17")
+    found = Elsewhere((Place(GENERAL_PLACE, loss, loss, change, "worse"),), (), 0, "ab")
+    card = render_card(replace(FACTS, elsewhere=found))
+    assert f"## Elsewhere\n\n{found.verdict}\n\n## How to load it" in card
+    assert "## Elsewhere" not in render_card(FACTS)

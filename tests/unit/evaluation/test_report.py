@@ -6,6 +6,7 @@ import matplotlib
 import pytest
 
 from tunesmith.evaluation.curves import best_point, series, thin
+from tunesmith.evaluation.elsewhere import GENERAL_PLACE, OTHERWISE_PLACE, Elsewhere, Place
 from tunesmith.evaluation.marks import (
     ENOUGH_ROWS,
     flatten,
@@ -25,9 +26,10 @@ from tunesmith.evaluation.report import (
     RunFacts,
     compare_answer,
     cut_text,
+    nearest_reference,
     render_report,
 )
-from tunesmith.evaluation.scores import Comparison, Evaluation, Sample, Score
+from tunesmith.evaluation.scores import Comparison, Evaluation, Sample, Score, SliceScores
 
 PAYLOAD = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}</style></title><!--"
 
@@ -315,3 +317,65 @@ def test_differences_are_marked_in_the_page():
 def test_cut_text_says_how_much_is_missing():
     assert cut_text("a" * SHOWN_CHARACTERS) == "a" * SHOWN_CHARACTERS
     assert cut_text("a" * (SHOWN_CHARACTERS + 1_500)).endswith("a … (1,500 more characters)")
+
+
+def elsewhere_facts(*, difference, finding):
+    loss = score("loss", 2.0, half=0.1, n=96, higher=False, unit="nats/token")
+    places = [
+        Place(name, loss, replace(loss, value=2.0 + by), comparison("loss", by, half=0.01, n=n), mark)
+        for name, n, by, mark in (
+            (GENERAL_PLACE, 96, difference, finding),
+            (OTHERWISE_PLACE, 48, -0.8, "no worse"),
+            (PAYLOAD, 9, 0.0, "too few rows"),
+        )
+    ]
+    return Elsewhere(tuple(places[:2]), tuple(places[2:]), 2, "ab12" * 16)
+
+
+@pytest.mark.parametrize(
+    ("difference", "finding", "head"),
+    [(0.3, "worse", "Worse elsewhere: "), (0.0, "no worse", "No worse elsewhere: ")],
+)
+def test_page_shows_whether_it_is_worse_elsewhere(difference, finding, head):
+    found = elsewhere_facts(difference=difference, finding=finding)
+    page = Page(render_report(run_facts(elsewhere=found)))
+    assert page.text.index("Before and after") < page.text.index("Is it worse elsewhere?")
+    assert page.text.index("Is it worse elsewhere?") < page.text.index("One step is one optimizer step.")
+    assert head in page.text and found.verdict in page.text
+    for name in (GENERAL_PLACE, OTHERWISE_PLACE, PAYLOAD, "ab12" * 16, "2: too long, or refused"):
+        assert name in page.text
+    assert "script" not in page.tags
+    assert "Is it worse elsewhere?" not in Page(render_report(run_facts())).text
+
+
+def test_place_without_rows_leaves_the_sentence_alone():
+    page = Page(render_report(run_facts(elsewhere=Elsewhere((), (), 96, "ab"))))
+    assert "Not looked elsewhere: " in page.text
+
+
+def test_slices_have_a_table_where_there_are_any():
+    whole = evaluation()
+    part = SliceScores(PAYLOAD, PAYLOAD, 12, whole.base[1:], whole.tuned[1:], whole.comparisons[1:])
+    page = Page(render_report(run_facts(evaluation=replace(whole, slices=(part,)))))
+    assert "By slices" in page.text
+    assert f"{PAYLOAD}: {PAYLOAD}" in page.text
+    assert "few rows: 12, below 30" in page.text
+    assert "script" not in page.tags
+    assert "By slices" not in Page(render_report(run_facts())).text
+
+
+def test_each_answer_is_compared_with_the_nearest_of_several_references():
+    references = ("Lima is the capital of Peru.", "It is Lima, of course.")
+    sample = Sample("r:1", "Capital?", references[0], "It is Lima, of cause.", references[0], references)
+    page = render_report(run_facts(samples=[sample]))
+    assert "It is Lima, of <del>course</del><ins>cause</ins>." in page
+    assert "Same as the reference." in page
+    assert page.count('<div class="text reference"') == 2
+    assert "<h4>References</h4>" in page
+    assert "<h4>Reference</h4>" in render_report(run_facts())
+
+
+def test_nearest_reference_is_the_equal_one_and_the_first_of_equals():
+    assert nearest_reference("b", ("a", "b")) == "b"
+    assert nearest_reference("x", ("only",)) == "only"
+    assert nearest_reference("", ("one", "two")) == "one"
