@@ -1,4 +1,4 @@
-"""Word-level difference of two texts: prose, code, and scripts that put no spaces between words.
+"""Difference of two texts by words and lines: prose, code, scripts that put no spaces between words.
 
 A token is a word, a run of white space, or one other character. Han, kana and the South-East Asian
 scripts are compared character by character; a combining mark never leaves its letter.
@@ -6,7 +6,7 @@ Knows nothing of HTML or terminals: who shows the spans decides how.
 """
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -20,6 +20,12 @@ _UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYA
 # Above this many token pairs difflib may ignore tokens that fill more than 1 % of the text as anchors:
 # without that, 5,000 frequent tokens against 5,000 take seconds.
 _EXACT_PAIRS = 1_000_000
+# Above this many character pairs even that takes minutes where a script has no spaces.
+_BEARABLE_PAIRS = 1_000_000_000
+# From so many line breaks on, lines are matched before words.
+LONG_LINES = 20
+# Lines that share less are out and in as a whole: marks on nearly every word would tell nothing.
+_LEAST_SHARED = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,32 @@ def word_diff(old: str, new: str) -> list[Span]:
     return _merged(piece for piece in pieces if piece.text)
 
 
+def line_diff(old: str, new: str) -> list[Span]:
+    """As `word_diff`, but whole lines are matched first, and words only inside lines that changed.
+
+    For long texts of many lines: code, lists, letters. A line keeps its line break.
+    """
+    old_lines, new_lines = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    exact = len(old_lines) * len(new_lines) <= _EXACT_PAIRS
+    matcher = SequenceMatcher(None, old_lines, new_lines, autojunk=not exact)
+    pieces: list[Span] = []
+    for tag, old_start, old_end, new_start, new_end in matcher.get_opcodes():
+        old_part, new_part = "".join(old_lines[old_start:old_end]), "".join(new_lines[new_start:new_end])
+        pieces += [Span("equal", old_part)] if tag == "equal" else _changed_lines(old_part, new_part)
+    return _merged(piece for piece in pieces if piece.text)
+
+
+def text_diff(old: str, new: str) -> list[Span]:
+    """Lines first where a text has many (`line_diff`), else words (`word_diff`); bearable for any length.
+
+    Two texts of tens of thousands of characters without line breaks keep the words with which both begin
+    and end; what is between them is out and in as a whole.
+    """
+    if max(old.count("\n"), new.count("\n")) >= LONG_LINES:
+        return line_diff(old, new)
+    return _bearable_diff(old, new)
+
+
 def equal_share(spans: Iterable[Span]) -> float:
     """Characters both texts have in the same order, as a fraction of the longer text; 1 for two empty texts.
 
@@ -76,6 +108,38 @@ def equal_share(spans: Iterable[Span]) -> float:
 def split_tokens(text: str) -> list[str]:
     """The tokens of `text`; joined they are `text` again."""
     return list(_tokens(text))
+
+
+def _changed_lines(old: str, new: str) -> list[Span]:
+    spans = _bearable_diff(old, new)
+    if old and new and equal_share(spans) < _LEAST_SHARED:
+        return [Span("delete", old), Span("insert", new)]
+    return spans
+
+
+def _bearable_diff(old: str, new: str) -> list[Span]:
+    """`word_diff`; for very long texts only of what is between their equal ends, or not even of that."""
+    if len(old) * len(new) <= _BEARABLE_PAIRS:
+        return word_diff(old, new)
+    old_tokens, new_tokens = split_tokens(old), split_tokens(new)
+    start = _shared_start(old_tokens, new_tokens)
+    old_tokens, new_tokens = old_tokens[start:], new_tokens[start:]
+    head = old[: len(old) - sum(map(len, old_tokens))]
+    end = _shared_start(old_tokens[::-1], new_tokens[::-1])
+    tail = "".join(old_tokens[len(old_tokens) - end :])
+    old_rest, new_rest = old[len(head) : len(old) - len(tail)], new[len(head) : len(new) - len(tail)]
+    is_bearable = len(old_rest) * len(new_rest) <= _BEARABLE_PAIRS
+    middle = (
+        word_diff(old_rest, new_rest) if is_bearable else [Span("delete", old_rest), Span("insert", new_rest)]
+    )
+    pieces = [Span("equal", head), *middle, Span("equal", tail)]
+    return _merged(piece for piece in pieces if piece.text)
+
+
+def _shared_start(old: Sequence[str], new: Sequence[str]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(old, new, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _tokens(text: str) -> Iterator[str]:

@@ -2,30 +2,38 @@ import random
 import time
 from itertools import pairwise
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.tools.text_diff import Span, equal_share, split_tokens, word_diff
+from tunesmith.tools import text_diff as module
+from tunesmith.tools.text_diff import Span, equal_share, line_diff, split_tokens, text_diff, word_diff
 
 TEXTS = st.text() | st.text(alphabet="ab c\n的是é\u0301", max_size=60)
+
+LINES = st.lists(st.sampled_from(["", "a b", "a c", "的是", "x\r", "return 1"]), max_size=40).map("\n".join)
+WAYS = pytest.mark.parametrize("diff", [word_diff, line_diff, text_diff])
 
 
 def side(spans, kind):
     return "".join(span.text for span in spans if span.kind in ("equal", kind))
 
 
-@given(TEXTS, TEXTS)
-def test_spans_rebuild_both_texts(old, new):
-    spans = word_diff(old, new)
+@WAYS
+@given(old=TEXTS | LINES, new=TEXTS | LINES)
+def test_spans_rebuild_both_texts(diff, old, new):
+    spans = diff(old, new)
     assert side(spans, "delete") == old
     assert side(spans, "insert") == new
     assert all(span.text for span in spans)
     assert all(left.kind != right.kind for left, right in pairwise(spans))
 
 
-@given(TEXTS)
-def test_a_text_equals_itself(text):
-    spans = word_diff(text, text)
+@WAYS
+@given(text=TEXTS | LINES)
+def test_a_text_equals_itself(diff, text):
+    spans = diff(text, text)
     assert spans == ([Span("equal", text)] if text else [])
     assert equal_share(spans) == 1.0
 
@@ -93,3 +101,48 @@ def test_five_thousand_words_take_no_seconds():
         spans = word_diff(old, new)
         assert time.process_time() - started < 1.0
         assert side(spans, "delete") == old
+
+
+def test_words_are_compared_inside_a_changed_line_and_other_lines_stay_whole():
+    old, new = "keep\nthe red cat sat\nkeep too", "keep\nthe red dog sat\nkeep too"
+    assert line_diff(old, new) == [
+        Span("equal", "keep\nthe red "),
+        Span("delete", "cat"),
+        Span("insert", "dog"),
+        Span("equal", " sat\nkeep too"),
+    ]
+
+
+def test_lines_that_share_little_are_out_and_in_as_a_whole():
+    assert line_diff("start\nalpha beta a gamma\n", "start\none a two three\n") == [
+        Span("equal", "start\n"),
+        Span("delete", "alpha beta a gamma\n"),
+        Span("insert", "one a two three\n"),
+    ]
+
+
+def test_many_lines_are_matched_as_lines():
+    old = [f"value_{number} = {number}" for number in range(40)]
+    new = [*old[20:], *old[:20]]
+    moved = text_diff("\n".join(old) + "\n", "\n".join(new) + "\n")
+    assert [span.kind for span in moved] == ["insert", "equal", "delete"]
+    assert moved[1].text.splitlines() == old[:20]
+
+
+@given(TEXTS, TEXTS, TEXTS, TEXTS)
+def test_texts_too_long_for_words_keep_their_equal_ends(head, tail, old, new):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BEARABLE_PAIRS", 0)
+        spans = text_diff(head + old + tail, head + new + tail)
+    assert side(spans, "delete") == head + old + tail
+    assert side(spans, "insert") == head + new + tail
+    assert all(left.kind != right.kind for left, right in pairwise(spans))
+
+
+def test_a_hundred_thousand_chinese_characters_differ_in_the_middle():
+    random = np.random.default_rng(7)
+    old, new = ("".join(map(chr, random.integers(0x4E00, 0x5800, 50_000))) for _ in range(2))
+    spans = text_diff(f"{old}一{old}", f"{old}二{new}")
+    assert side(spans, "insert") == f"{old}二{new}"
+    assert spans[0] == Span("equal", old)
+    assert len(spans) == 3
