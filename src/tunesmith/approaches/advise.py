@@ -142,8 +142,23 @@ def advise(facts: Facts) -> Advice:
     Raises:
         ConfigError: for a value that is none of a fact's.
     """
-    ranking = _ranking(facts)
+    ranking = rank_approaches(facts)
     return Advice(facts, ranking, tuple(_changes(facts, ranking[0].approach)))
+
+
+def rank_approaches(facts: Facts) -> tuple[Ranked, ...]:
+    """All approaches, best first; of equal ones the cheaper to build first.
+
+    Raises:
+        ConfigError: for a value that is none of a fact's.
+    """
+    known = {
+        fact.name: choice_of(fact, value).name
+        for fact in FACTS
+        if (value := getattr(facts, fact.name)) is not None
+    }
+    ranked = [_weighed(approach, known) for approach in APPROACHES]
+    return tuple(sorted(ranked, key=lambda one: -one.points))
 
 
 def read_answer(fact: Fact, text: str) -> Value | None:
@@ -191,16 +206,6 @@ def choice_of(fact: Fact, value: Value) -> Choice:
     raise ConfigError(f"`{flag}` cannot be `{value}`", hint=f"give {fact.answers}")
 
 
-def _ranking(facts: Facts) -> tuple[Ranked, ...]:
-    known = {
-        fact.name: choice_of(fact, value).name
-        for fact in FACTS
-        if (value := getattr(facts, fact.name)) is not None
-    }
-    ranked = [_weighed(approach, known) for approach in APPROACHES]
-    return tuple(sorted(ranked, key=lambda one: -one.points))
-
-
 def _weighed(approach: str, known: Mapping[str, str]) -> Ranked:
     holding = (*START, *(rule for rule in RULES if known.get(rule.fact) == rule.choice))
     reasons = [
@@ -219,7 +224,7 @@ def _changes(facts: Facts, first: str) -> list[Change]:
             if choice is now:
                 continue
             turned: dict[str, Any] = {fact.name: choice.value}
-            other = _ranking(replace(facts, **turned))[0].approach
+            other = rank_approaches(replace(facts, **turned))[0].approach
             if other != first:
                 changes.append(Change(fact.name, choice.value, choice.condition, other))
     return changes

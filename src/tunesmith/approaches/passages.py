@@ -73,7 +73,11 @@ def document_passages(folder: Path, *, progress: Progress | None = None) -> list
             cannot be read, is no UTF-8 text, is too large, or is no good data file; names the file.
     """
     progress = progress or Silent()
-    files, others = _documents(folder)
+    try:
+        files, others = _documents(folder)
+    except OSError as error:
+        what = f"{error.filename}: cannot be read: {error.strerror}"
+        raise DataError(what, hint="check the folder's permissions") from None
     if others:
         progress.say(f"neither text nor rows, left out: {_named(others)}")
     passages: list[Passage] = []
@@ -110,7 +114,7 @@ def _documents(folder: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     root = folder.resolve()
     files: list[tuple[Path, str]] = []
     others: list[str] = []
-    for place, folders, names in os.walk(folder, onerror=_refuse_unreadable):
+    for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted([*folders, *(name for name in names if not name.startswith("."))]):
             path = Path(place, name)
@@ -125,10 +129,9 @@ def _documents(folder: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     return files, others
 
 
-def _refuse_unreadable(error: OSError) -> None:
-    raise DataError(
-        f"{error.filename}: cannot be read: {error.strerror}", hint="check the folder's permissions"
-    ) from None
+def _raise(error: OSError) -> None:
+    """By itself `os.walk` passes over what it cannot read."""
+    raise error
 
 
 def _refuse_stray_link(path: Path, root: Path) -> None:

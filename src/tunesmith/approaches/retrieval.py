@@ -92,8 +92,7 @@ class EmbeddingIndex:
         """Embeddings of length 1, shape (N, dimensions); one of length 0 stays so and is like nothing."""
         vectors = np.asarray(self._encode(texts), dtype=np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, 1)
-        return unit
+        return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def sentence_encoder(model: str = EMBEDDING_MODEL) -> Encode:

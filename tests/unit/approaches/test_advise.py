@@ -5,10 +5,10 @@ from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.approaches.advise import Facts, advise, choice_of, read_answer
+from tunesmith.approaches.advise import Facts, advise, choice_of, rank_approaches, read_answer
 from tunesmith.approaches.advise_rules import (
     APPROACHES,
     BOTH,
@@ -36,11 +36,11 @@ SITUATIONS = st.fixed_dictionaries(
 
 
 def points(facts: Facts) -> dict[str, int]:
-    return {one.approach: one.points for one in advise(facts).ranking}
+    return {one.approach: one.points for one in rank_approaches(facts)}
 
 
 def first(facts: Facts) -> str:
-    return advise(facts).ranking[0].approach
+    return rank_approaches(facts)[0].approach
 
 
 def test_the_questions_are_the_facts() -> None:
@@ -79,6 +79,7 @@ def test_a_ranking_is_total_and_its_points_are_its_reasons(facts: Facts) -> None
         )
 
 
+@settings(max_examples=40)
 @given(SITUATIONS)
 def test_what_would_change_is_true_and_complete(facts: Facts) -> None:
     advice = advise(facts)
@@ -119,6 +120,7 @@ def test_what_would_change_is_true_and_complete(facts: Facts) -> None:
         ("requests_per_day", 100_000, [TUNED], [PROMPT, FEW_SHOT, RAG]),
     ],
 )
+@settings(max_examples=25)
 @given(SITUATIONS)
 def test_each_fact_moves_the_right_approach(fact, value, up, down, facts) -> None:
     before = points(replace(facts, **{fact: None}))

@@ -81,12 +81,12 @@ def test_documents_are_numbered_with_their_sources_before_the_question() -> None
 
 def test_the_second_field_of_a_question_stays_one() -> None:
     asked = Row(
-        (Message("user", "Answer shortly.", "When does it open?"), Message("assistant", "x")),
+        (Message("user", "Answer shortly.", "When is the shop open?"), Message("assistant", "x")),
         *("r", 1, "instruction"),
     )
     last = rag_from_documents(Index(DOCUMENTS), 1)(asked)[-1]
     assert last.content.endswith("\n\nAnswer shortly.")
-    assert last.input == "When does it open?"
+    assert last.input == "When is the shop open?"
 
 
 def test_where_nothing_is_found_the_row_is_asked_as_it_is() -> None:
@@ -143,7 +143,7 @@ def test_citations_are_read(answer: str, numbers: list[int]) -> None:
     assert cited(answer) == numbers
 
 
-@given(st.text(max_size=60))
+@given(st.text("[]【】［ 0123459,，-–ab", max_size=60))
 def test_any_answer_can_be_read_for_citations(answer: str) -> None:
     numbers = cited(answer)
     assert len(numbers) == len(set(numbers))
