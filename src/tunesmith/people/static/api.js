@@ -12,7 +12,7 @@ export class Refused extends Error {
   }
 }
 
-/** Nobody took it, but asking again may help. `reason` is "away" or "locked". */
+/** Nobody took it, but asking again may help. `reason` is "away", "locked" or "failed". */
 class Unreachable extends Error {
   constructor(reason) {
     super(reason);
@@ -37,7 +37,8 @@ async function ask(path, body) {
     throw new Unreachable("away");
   }
   if (response.status === 403) throw new Unreachable("locked");
-  if (response.status >= 500 || (response.ok && answer === null)) throw new Unreachable("away");
+  if (response.status >= 500) throw new Unreachable("failed");
+  if (response.ok && answer === null) throw new Unreachable("away");
   if (!response.ok) {
     throw new Refused(answer?.error ?? `the server answered ${response.status}`, answer?.hint ?? "");
   }
@@ -92,7 +93,7 @@ export class Mailbox {
 
   /**
    * @param {string} kind "ab" or "rate": acts of one kind are never sent to the other's server.
-   * @param {(reason: "away" | "locked" | null) => void} onTrouble told at each failed try, and with null after.
+   * @param {(reason: "away" | "locked" | "failed" | null) => void} onTrouble told at each failed try, and with null after.
    */
   constructor(kind, onTrouble) {
     this.#prefix = `tunesmith-unsent-${kind}-`;

@@ -7,6 +7,7 @@ const NAME = "tunesmith-rater";
 const TROUBLES = {
   away: "The server does not answer. It may have been stopped: start it again with the same command.",
   locked: "The server does not know this page any more; it was most likely started again. Open the link it printed.",
+  failed: "The server is there but cannot work. Most often its disk is full.",
 };
 const KEPT = "What you did last is kept in this browser and is sent by itself.";
 

@@ -54,10 +54,10 @@ function scores() {
   return Object.fromEntries(filled.map((scale) => [scale.dataset.name, Number(chosen(scale).value)]));
 }
 
-function focusScale(index) {
+function focusScale(index, options) {
   const scale = scales()[Math.max(index, 0)];
-  if (scale) (chosen(scale) ?? scale.querySelector("input")).focus();
-  else byId("send").focus();
+  if (scale) (chosen(scale) ?? scale.querySelector("input")).focus(options);
+  else byId("send").focus(options);
 }
 
 /** Score the current scale, or the first open one, and go on to the next. */
@@ -97,7 +97,8 @@ const view = {
     for (const input of document.querySelectorAll("fieldset.scale input")) {
       input.checked = draft.scores?.[input.name] === Number(input.value);
     }
-    focusScale(0);
+    // On a narrow screen the scales are far below what is to be read first.
+    focusScale(0, { preventScroll: true });
   },
   keys(page) {
     const digits = Array.from({ length: 10 }, (_, digit) => [digit, () => fill(page, digit)]);
