@@ -16,6 +16,7 @@ TITLES = {
     TUNED: "fine-tuning",
     BOTH: "fine-tuning + RAG",
 }
+HEADINGS = {PROMPT: "prompt", FEW_SHOT: "few-shot", RAG: "RAG", TUNED: "fine-tuning", BOTH: "both"}
 
 Value = bool | int | str
 
@@ -204,9 +205,9 @@ DIMENSIONS = ("implementation cost", "knowledge updates", "private data", "infer
 AT_RISK_NOTE = "at risk: where the model is hosted by others; a model on your own machine sends nothing out"
 # In the order of `DIMENSIONS`.
 PROFILES = {
-    PROMPT: ("low", "at once", "at risk", "high: long prompts", "shallow"),
-    FEW_SHOT: ("low", "at once", "at risk", "high: longer prompts", "shallow"),
+    PROMPT: ("low", "at once", "at risk", "high", "shallow"),
+    FEW_SHOT: ("low", "at once", "at risk", "highest", "shallow"),
     RAG: ("medium", "at once", "safe", "medium", "medium"),
-    TUNED: ("high", "by training again", "safe", "low", "deep"),
+    TUNED: ("high", "by training", "safe", "low", "deep"),
     BOTH: ("highest", "at once", "safe", "medium", "deep"),
 }

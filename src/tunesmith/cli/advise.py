@@ -16,6 +16,7 @@ from tunesmith.approaches.advise_rules import (
     AT_RISK_NOTE,
     DIMENSIONS,
     FACTS,
+    HEADINGS,
     PROFILES,
     TITLES,
     Fact,
@@ -113,10 +114,10 @@ def _show(advice: Advice) -> None:
 def _profiles() -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")
-    for name in DIMENSIONS:
-        table.add_column(name)
     for approach in APPROACHES:
-        table.add_row(*map(escape, (TITLES[approach], *PROFILES[approach])))
+        table.add_column(HEADINGS[approach], no_wrap=True)
+    for name, *cells in zip(DIMENSIONS, *(PROFILES[approach] for approach in APPROACHES), strict=True):
+        table.add_row(name, *map(escape, cells))
     return table
 
 

@@ -55,7 +55,9 @@ def test_flags_alone_ask_nothing(run) -> None:
     assert "−1  it takes rows, a training run and a test of the result" in out
     for name in TITLES.values():
         assert name in out
-    assert "customization" in out
+    rows = {line[:20].strip(): line[20:].split() for line in out.splitlines() if line[:1].isalpha()}
+    assert rows["customization"] == ["shallow", "shallow", "medium", "deep", "deep"]
+    assert "…" not in out
     assert "at risk: where the model is hosted by others" in out
     assert "If the knowledge changed daily, fine-tuning + RAG would come first." in out
 
