@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import tunesmith
-from tunesmith.cli import adapters, data, methods, plan, train, use
+from tunesmith.cli import adapters, advise, compare, data, diff, methods, people, plan, train, use
 from tunesmith.cli.terminal import messages, print_error, print_json
 from tunesmith.errors import ConfigError, RunFailed, TunesmithError
 
@@ -24,10 +24,15 @@ for command in (
     train.train,
     plan.plan,
     methods.methods,
+    advise.advise,
+    compare.compare,
     use.evaluate,
     use.generate,
     use.chat,
     use.merge,
+    diff.diff,
+    people.rate,
+    people.ab,
 ):
     app.command(command)
 app.command(adapters.app)

@@ -7,7 +7,7 @@ once where memory is short.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -172,11 +172,10 @@ class Loop:
         """Gradient of the window's mean loss, in as many micro-batches as memory asks for; nats a token."""
         while isinstance(found := within_memory(partial(self._accumulate, window)), NoMemory):
             self.engine.forget_gradient()
-            rows = self._rows_at_once(window)
-            self.state.micro_batch_rows = self._say_fewer(f"step {self.state.step + 1}", window, rows, found)
-            self.record(
-                step=self.state.step + 1, epoch=self._epoch(), micro_batch_rows=self.state.micro_batch_rows
-            )
+            rows = _rows_at_once(window, self._cut(window))
+            self.state.micro_batch_rows = self._fewer(f"step {self.state.step + 1}", window, rows, found)
+            step = self.state.step + 1
+            self.record(step=step, epoch=self._epoch(), micro_batch_rows=self.state.micro_batch_rows)
         return found
 
     def _accumulate(self, window: Sequence[Rendered]) -> float:
@@ -206,15 +205,8 @@ class Loop:
             processes=count,
         )
 
-    def _rows_at_once(self, window: Sequence[Rendered]) -> int:
-        """How many of the window's longest rows its largest micro-batch is worth; half of that is less."""
-        longest = max(len(row.ids) for row in window)
-        return math.ceil(max(batch.input_ids_BT.numel() for batch in self._cut(window)) / longest)
-
-    def _say_fewer(self, where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory) -> int:
-        told, fewer = _fewer(where, rows, at_once, found, ranks=self.ranks)
-        self.progress.say(told)
-        return fewer
+    def _fewer(self, where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory) -> int:
+        return _fewer(where, rows, at_once, found, ranks=self.ranks, progress=self.progress)
 
     def _guard(self, what: str, rows: Sequence[Rendered], **figures: float) -> None:
         bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
@@ -257,7 +249,7 @@ class Loop:
         while isinstance(found := within_memory(self._row_losses), NoMemory):
             longest = max(len(row.ids) for row in self.validation_rows)
             at_once = min(self._eval_rows(), len(self.validation_rows), max(1, LOSS_BATCH_TOKENS // longest))
-            self.state.eval_batch_rows = self._say_fewer(after, self.validation_rows, at_once, found)
+            self.state.eval_batch_rows = self._fewer(after, self.validation_rows, at_once, found)
         loss = mean_loss(found)
         self._guard(f"{after} failed", self.validation_rows, eval_loss=loss)
         self.record(step=self.state.step, epoch=self._epoch(), eval_loss=loss)
@@ -310,6 +302,12 @@ def _learning_rate(step: int, *, plan: Plan, settings: TrainingConfig) -> float:
     )
 
 
+def _rows_at_once(window: Sequence[Rendered], cut: Iterable[Batch]) -> int:
+    """How many of the window's longest rows its largest micro-batch is worth; half of that is less."""
+    longest = max(len(row.ids) for row in window)
+    return math.ceil(max(batch.input_ids_BT.numel() for batch in cut) / longest)
+
+
 def _windows_after(step: int, rows: Sequence[Rendered], *, plan: Plan, seed: int) -> Iterator[list[Rendered]]:
     """The windows of the steps still to do; where they start follows from the step alone."""
     while step < plan.total_steps:
@@ -321,14 +319,15 @@ def _windows_after(step: int, rows: Sequence[Rendered], *, plan: Plan, seed: int
 
 
 def _fewer(
-    where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory, *, ranks: Ranks
-) -> tuple[str, int]:
-    """Half the rows at once, and what to say to the user."""
+    where: str, rows: Sequence[Rendered], at_once: int, found: NoMemory, *, ranks: Ranks, progress: Progress
+) -> int:
+    """Half the rows at once, said to the user."""
     longest = max(len(row.ids) for row in rows)
     what = f"{where}: {at_once} rows of up to {longest} tokens do not fit into memory ({found.told})"
     fewer = half_of(at_once, what=what, ranks=ranks)
     release_memory()
-    return f"{what}; from here on {fewer} at once, with the same result", fewer
+    progress.say(f"{what}; from here on {fewer} at once, with the same result")
+    return fewer
 
 
 def _not_finite(
