@@ -101,12 +101,7 @@ class Loop:
         self.state = State(**{name: saved[name] for name in State.__dataclass_fields__ if name in saved})
         self.plan = plan_steps(self.settings, rows=len(self.train_rows), window_rows=self.state.window_rows)
 
-    def run(
-        self,
-        *,
-        stop: StopRequest | None = None,
-        on_rows: OnRows = lambda step, rows: None,
-    ) -> Trained:
+    def run(self, *, stop: StopRequest | None = None, on_rows: OnRows = lambda step, rows: None) -> Trained:
         """Train to the end, and leave the best weights in the model.
 
         Args:
