@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("browser")
 SYSTEMS = ("sys-zebra-7", "sys-okapi-3")
 Texts = tuple[str, str, str, str | None]
 THREE_PAIRS: list[Texts] = [
-    ("Say it", "the cat sat on the mat", "the dog sat on the mat", None),
+    ("Say these words: " + "word " * 90, "the cat sat on the mat", "the dog sat on the mat", None),
     ("说", "杭州是浙江的省会", "杭州是浙江省的首府", None),
     ("Nothing", "", "something", None),
 ]
@@ -344,6 +344,29 @@ def test_differences_are_marked_on_request_in_one_colour_and_spell_the_answers(
         expect(page.locator("mark")).to_have_count(0)
 
 
+def test_the_page_says_when_votes_are_enough_but_not_for_whom_and_lets_one_go_on(
+    browser: Any, serve: Callable[..., Server]
+) -> None:
+    server = serve("ab", plain_rows(20))
+    with a_context(browser) as context:
+        page = enter(context, server.start(), "Ada")
+        done = 0
+        while page.locator("#work").is_visible() and done < 20:
+            is_left = page.locator("#left").inner_text().startswith("First")
+            done += 1
+            press(page, "1" if is_left else "2")
+            expect_done(page, done, 20)
+        assert 5 < done < 20
+        expect(page.locator("#done")).to_contain_text(f"You have been through {done} of 20 pairs.")
+        expect(page.locator("#stopped")).to_contain_text("enough votes")
+        assert_no_name(page.content())
+        page.locator("#go-on").click()
+        press(page, "1")
+        expect_done(page, done + 1, 20)
+        expect(page.locator("#work")).to_be_visible()
+    assert len(server.acts()) == done + 1
+
+
 def test_undo_brings_the_last_answer_back_with_its_note(
     browser: Any, three_pairs: tuple[Server, str]
 ) -> None:
@@ -466,6 +489,23 @@ def test_pages_fit_every_width_light_and_dark(
                     expect(page.locator("#bar")).to_have_js_property("value", done + 1)
                 expect(page.locator("#done")).to_be_visible()
                 assert_fits(page)
+
+
+def test_a_prompt_that_a_narrower_window_cuts_can_be_unfolded(
+    browser: Any, three_pairs: tuple[Server, str]
+) -> None:
+    _, link = three_pairs
+    with a_context(browser, viewport={"width": 1600, "height": 800}) as context:
+        page = enter(context, link, "Fold")
+        while "word" not in page.locator("#prompt").inner_text():
+            done = page.locator("#bar").evaluate("bar => bar.value")
+            press(page, "s")
+            expect_done(page, done + 1, 3)
+        expect(page.locator("#unfold")).to_be_hidden()
+        page.set_viewport_size({"width": 360, "height": 800})
+        expect(page.locator("#unfold")).to_be_visible()
+        page.set_viewport_size({"width": 1600, "height": 800})
+        expect(page.locator("#unfold")).to_be_hidden()
 
 
 def assert_fits(page: Any) -> None:

@@ -287,6 +287,8 @@ export class Page {
       if (name && !this.#busy) this.#begin(name);
     });
     document.addEventListener("keydown", (event) => this.#press(event));
+    // A narrower window folds what was whole before.
+    new ResizeObserver(() => fold(byId("prompt").classList.contains("folded"))).observe(byId("prompt"));
   }
 
   #press(event) {
