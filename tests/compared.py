@@ -6,11 +6,12 @@ from tunesmith.approaches.settings import FINE_TUNED, Prices
 from tunesmith.approaches.verdict import PROMPTED
 from tunesmith.config import EvaluationConfig
 
+FREE = Prices()
 COLOURS = ("red", "green", "blue", "black")
 TRAINING = Training(tokens=10_000, seconds=3600.0, peak_memory_bytes=2_000_000_000)
 
 
-def findings_of(right, *, inputs=40, prompt_tokens=None, prices=Prices(), impossible=None):
+def findings_of(right, *, inputs=40, prompt_tokens=None, prices=FREE, impossible=None):
     """Findings where each approach got so many of the inputs right.
 
     Args:

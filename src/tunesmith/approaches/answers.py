@@ -100,7 +100,9 @@ def kept_answers(folder: Path, plan: Plan, identity: Mapping[str, Any]) -> list[
             f"`{folder / file}` holds answers made with another {', '.join(changed)}",
             hint="choose another folder with `--output-dir`, or give the settings it was started with",
         )
-    there = {each.id: each for each in map(_answered, store.read_text(file).splitlines())}
+    # Not `splitlines`: texts may hold other signs that end a line.
+    lines = [line for line in store.read_text(file).split("\n") if line]
+    there = {each.id: each for each in map(_answered, lines)}
     return [there[request.input.id] for request in plan.requests if request.input.id in there]
 
 

@@ -154,16 +154,16 @@ def _askers(
         examples = choose_examples(train, count=settings.shots, seed=seed)
         askers[FEW_SHOT] = lambda fits: few_shot(examples, fits=fits)
     if any(name in RETRIEVING for name in settings.approaches):
-        is_rows = settings.documents is None
+        documents = settings.documents
         passages = (
-            row_passages(train) if is_rows else document_passages(settings.documents, progress=progress)
+            row_passages(train) if documents is None else document_passages(documents, progress=progress)
         )
         index: Searcher
         if settings.embeddings:
             index = EmbeddingIndex(passages, sentence_encoder(settings.embeddings))
         else:
             index = Index(passages)
-        rag = rag_from_rows if is_rows else rag_from_documents
+        rag = rag_from_rows if documents is None else rag_from_documents
         askers[RAG] = lambda fits: rag(index, settings.passages, fits=fits)
     return askers
 

@@ -46,7 +46,7 @@ class Comparing:
 
     def settings(self) -> CompareSettings:
         """The same, as the comparison takes it."""
-        names = APPROACHES
+        names: tuple[str, ...] = APPROACHES
         if self.approaches is not None:
             names = tuple(name for part in self.approaches for name in part.split(",") if name)
         return CompareSettings(
@@ -74,8 +74,9 @@ def compare(
 ) -> None:
     """Ask zero-shot, few-shot, RAG, fine-tuned and fine-tuned + RAG the same held-out inputs.
 
-    Ends with a verdict: who is best, who is cheapest, and from how many requests on training pays. Without data
-    it takes the demo's rows. Given the `--output-dir` of an earlier call, it goes on where that one stopped.
+    Ends with a verdict: who is best, who is cheapest, and from how many requests on training pays. Without
+    data it takes the demo's rows. Given the `--output-dir` of an earlier call, it goes on where that one
+    stopped.
 
     Examples:
         tunesmith compare
@@ -84,7 +85,7 @@ def compare(
 
         tunesmith compare --run runs/rows-20260102-030405
 
-        tunesmith compare config.yaml --documents handbook --price-prompt 0.5 --price-answer 1.5 --currency EUR
+        tunesmith compare config.yaml --documents handbook --price-hour 0.8 --currency EUR
     """
     settings = comparing.settings()
     check_settings(settings)
@@ -129,8 +130,9 @@ def _show(compared: "Compared", prices: Prices) -> None:
 
     grid = overview(compared.findings, prices)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for place, name in enumerate(grid.columns):
-        table.add_column(escape(name), justify="right" if place else "left", no_wrap=True)
+    for heading in grid.columns:
+        is_first = heading == grid.columns[0]
+        table.add_column(escape(heading), justify="left" if is_first else "right", no_wrap=True)
     for row in grid.rows:
         table.add_row(*(_cell(escape(text)) for text in row))
     messages.print()

@@ -26,11 +26,12 @@ def renderer():
     return Renderer(tokenizer, choose_template(tokenizer))
 
 
+TWO = CompareSettings(shots=2, passages=2)
 TRAIN = [row(at) for at in range(12)]
 INPUTS = [HeldOut(f"id{at}", row(at), f"prompt {at}", ("red",), {}) for at in (20, 21, 22)]
 
 
-def plans(renderer, *, room=None, inputs=INPUTS, settings=CompareSettings(shots=2, passages=2)):
+def plans(renderer, *, room=None, inputs=INPUTS, settings=TWO):
     rooms = dict.fromkeys(APPROACHES, room)
     found = plan_requests(inputs, TRAIN, settings, renderer, seed=3, room_tokens=rooms, progress=Silent())
     return {plan.approach: plan for plan in found}

@@ -2,14 +2,14 @@
 
 import pytest
 
-from compared import findings_of
+from compared import FREE, findings_of
 from tunesmith.approaches.settings import APPROACHES, Prices
 from tunesmith.approaches.verdict import dimensions, format_money, verdict_of
 
 LONG = {"few-shot": 450, "rag": 350, "fine-tuned+rag": 350}
 
 
-def said(*arguments, prices=Prices(), **options):
+def said(*arguments, prices=FREE, **options):
     return verdict_of(findings_of(*arguments, prices=prices, **options), prices)
 
 
@@ -41,8 +41,8 @@ def test_training_that_made_it_worse_is_said():
     assert (verdict.best, verdict.is_tuning_worth_it) == ("zero-shot", False)
     assert verdict.sentences[2].startswith("Fine-tuning is not worth it here: fine-tuned is −85.0 [")
     assert verdict.sentences[3] == (
-        "By cost alone training never pays against zero-shot: a request to fine-tuned costs as much as one to "
-        "zero-shot."
+        "By cost alone training never pays against zero-shot: a request to fine-tuned costs as much as one "
+        "to zero-shot."
     )
 
 
