@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from tunesmith.errors import DataError
 
@@ -161,7 +160,7 @@ def watch(decided: Sequence[bool], *, error_rate: float = ERROR_RATE) -> StopRul
     (the interval as a confidence sequence).
     """
     n = len(decided)
-    wins = np.cumsum(np.asarray(decided, dtype=np.float64))
+    wins = np.cumsum(np.asarray(decided, dtype=np.int64))
     evidence = log_evidence(wins, np.arange(1, n + 1) - wins)
     largest = float(evidence.max(initial=0.0))
     (crossed,) = np.nonzero(evidence >= -math.log(error_rate))
@@ -187,15 +186,17 @@ def _word_without_winner(low: float, high: float) -> Word:
     return "about equal" if low > ABOUT_EQUAL[0] and high < ABOUT_EQUAL[1] else "go on"
 
 
-def log_evidence(wins: NDArray[Any], losses: NDArray[Any]) -> NDArray[np.float64]:
+def log_evidence(wins: NDArray[np.integer[Any]], losses: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Natural logarithm of the evidence for a difference: 2^n / ((n + 1) C(n, wins)); 0 for no outcome.
 
     Args:
-        wins: counts of any shape.
+        wins: whole counts of any shape.
         losses: counts of the same shape.
     """
     n = wins + losses
-    mixture = gammaln(wins + 1.0) + gammaln(losses + 1.0) - gammaln(n + 2.0)
+    logs = np.log(np.arange(1, int(n.max(initial=0)) + 2))
+    log_factorials = np.concatenate([[0.0], np.cumsum(logs)])
+    mixture = log_factorials[wins] + log_factorials[losses] - log_factorials[n + 1]
     result: NDArray[np.float64] = mixture + n * math.log(2.0)
     return result
 

@@ -96,8 +96,15 @@ class Page:
 def test_votes_survive_a_kill_and_ctrl_c_shows_what_they_add_up_to(
     outputs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = Page("ab", *outputs)
+    rules = tmp_path / "rules.txt"
+    rules.write_text("Short is good. <b>", encoding="utf-8")
+    page = Page("ab", *outputs, "--guidelines", rules)
+    state = page.client.get("/api/state", params={"rater": "x"}).json()
+    assert state["guidelines"] == "Short is good. <b>"
     page.vote(5, "Another")
+    port = page.link.partition("/?")[0].rpartition(":")[2]
+    with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had"):
+        run("ab", *outputs, "--port", port, "--no-browser")
     page.end(signal.SIGKILL)
     again = Page("ab", *outputs)
     # Pages still open find the server where it was.
@@ -108,7 +115,8 @@ def test_votes_survive_a_kill_and_ctrl_c_shows_what_they_add_up_to(
     assert (code, "Traceback" in error) == (0, False), error
     assert "people: 9 votes by Ada, 0 skipped, 10 items" in out
     assert "stop, sys-quokka-9 is better (found after 8 decided items" in out
-    assert "win rate of sys-quokka-9" in out
+    assert "wins are sys-quokka-9 over sys-zebra-7" in out
+    assert re.search(r"^all +9 +0 +0 +1\.000 \[0\.701, 1\.000\] 0\.004 9", out, re.MULTILINE)
     assert f"go on:    tunesmith ab {outputs[0]} {outputs[1]}\n" in error
     file = tmp_path / "sys-zebra-7-sys-quokka-9-votes.sqlite"
     found = as_json(capsys, "ab", *outputs, "--results")
@@ -141,8 +149,13 @@ def test_a_rating_ends_in_means_by_scale(
     assert accuracy["differences"]["sys-quokka-9"]["difference"] == 3.0
     run("rate", *outputs, "--votes", votes, "--results")
     shown = capsys.readouterr().out
-    assert "sys-quokka-9 − sys-zebra-7" in shown
-    assert "+3.00" in shown
+    assert "differences are to sys-zebra-7" in shown
+    assert re.search(r"^accuracy +2\.00 \[2\.00, 2\.00\] +10 sys-zebra-7", shown, re.MULTILINE)
+    assert re.search(
+        r"^accuracy +5\.00 \[5\.00, 5\.00\] +\+3\.00 \[\+3\.00, \+3\.00\] 0\.\d+ +10 sys-q",
+        shown,
+        re.MULTILINE,
+    )
 
 
 def test_for_machines_stdout_is_one_object(outputs: tuple[Path, Path]) -> None:
@@ -160,14 +173,6 @@ def test_for_machines_stdout_is_one_object(outputs: tuple[Path, Path]) -> None:
     out, _ = process.communicate(timeout=60)
     assert json.loads(out)["results"]["kind"] == "ab"
     assert process.returncode == 0
-
-
-def test_own_guidelines_are_shown(outputs: tuple[Path, Path], tmp_path: Path) -> None:
-    text = tmp_path / "rules.txt"
-    text.write_text("Short is good. <b>", encoding="utf-8")
-    page = Page("ab", *outputs, "--guidelines", text)
-    assert page.client.get("/api/state", params={"rater": "x"}).json()["guidelines"] == "Short is good. <b>"
-    page.end()
 
 
 def test_rows_without_a_partner_are_told(
@@ -226,16 +231,19 @@ def test_three_systems_need_a_choice_and_each_pair_has_its_own_file(
     with pytest.raises(ConfigError, match="compares two systems, and there are 3") as refused:
         run("ab", *outputs, third)
     assert "--systems A B" in refused.value.hint
-    page = Page("ab", *outputs, third, "--systems", "third", "sys-zebra-7")
-    page.end()
-    assert (tmp_path / "sys-zebra-7-sys-quokka-9-third-third-sys-zebra-7-votes.sqlite").is_file()
+    chosen = ["--systems", "third", "sys-zebra-7", "--results"]
+    with pytest.raises(DataError, match=r"9-third-third-sys-zebra-7-votes\.sqlite: there"):
+        run("ab", *outputs, third, *chosen)
 
 
-def test_a_port_that_is_taken_and_a_judge_that_is_away(outputs: tuple[Path, Path]) -> None:
-    page = Page("ab", *outputs)
-    port = page.link.partition("/?")[0].rpartition(":")[2]
-    with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 cannot be had"):
-        run("ab", *outputs, "--port", port, "--no-browser")
-    page.end()
+def test_a_run_keeps_its_votes_in_its_folder(tmp_path: Path) -> None:
+    row = {"place": "rows.jsonl:1", "prompt": "p", "reference": "r", "base": "b", "tuned": "t"}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    for command, name in (("ab", "votes"), ("rate", "ratings")):
+        with pytest.raises(DataError, match=f"{tmp_path}/{name}.sqlite: there are no answers yet"):
+            run(command, tmp_path, "--results")
+
+
+def test_a_judge_without_an_address_is_refused(outputs: tuple[Path, Path]) -> None:
     with pytest.raises(TunesmithError, match="is no address of a judge"):
         run("ab", *outputs, "--judge", "nowhere", "--judge-model", "x")

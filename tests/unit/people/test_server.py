@@ -33,28 +33,30 @@ class Site:
     token: str
     store: VoteStore
     client: httpx.Client
+    anyone: httpx.Client
     said: list[str] = field(default_factory=list)
 
     def get(self, path: str, **parameters: str) -> httpx.Response:
         return self._heard(self.client.get(path, params=parameters or None))
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return self._heard(self.client.post(path, json=body))
+        # ASCII, so that a test may send what UTF-8 cannot hold.
+        content, kind = json.dumps(body), {"Content-Type": "application/json"}
+        return self._heard(self.client.post(path, content=content, headers=kind))
 
     def state(self, rater: str = "Ada") -> dict[str, Any]:
         return dict(self.get("/api/state", rater=rater).json())
 
-    def vote(self, choice: str, rater: str = "Ada", **others: Any) -> httpx.Response:
-        item = self.state(rater)["item"]["id"]
-        body = {"rater": rater, "item": item, "act_id": str(uuid4()), "choice": choice, "note": ""}
-        return self.post("/api/act", body | others)
+    def vote(self, choice: str, **changes: Any) -> httpx.Response:
+        """Ada's vote on her next item, with some of its fields changed."""
+        item = self.state()["item"]["id"]
+        body = {"rater": "Ada", "item": item, "act_id": str(uuid4()), "choice": choice, "note": ""}
+        return self.post("/api/act", body | changes)
 
     def bare(self, **headers: str) -> httpx.Response:
         """A request for the state with the cookie and other headers."""
         cookie = f"tunesmith_{self.port}={self.token}"
-        return httpx.get(
-            f"http://127.0.0.1:{self.port}/api/state?rater=Ada", headers={"Cookie": cookie, **headers}
-        )
+        return self.anyone.get("/api/state?rater=Ada", headers={"Cookie": cookie, **headers})
 
     def _heard(self, response: httpx.Response) -> httpx.Response:
         self.said.append(f"{response.headers} {response.text}")
@@ -71,9 +73,13 @@ def running(folder: Path, kind: Kind = "ab", survey=None) -> Iterator[Site]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True) as client:
+        here = f"http://127.0.0.1:{port}"
+        with (
+            httpx.Client(base_url=here, follow_redirects=True) as client,
+            httpx.Client(base_url=here) as anyone,
+        ):
             assert client.get(link(listening, token)).status_code == 200
-            yield Site(port, token, store, client)
+            yield Site(port, token, store, client, anyone)
     finally:
         server.should_exit = True
         thread.join(timeout=30)
@@ -110,9 +116,7 @@ def test_the_link_sets_a_cookie_that_scripts_and_other_sites_do_not_get(site: Si
 )
 def test_without_the_token_nothing_is_told(site: Site, path: str) -> None:
     for cookie in ("", f"tunesmith_{site.port}=wrong", f"tunesmith_1={site.token}", "tunesmith=\xe9"):
-        response = httpx.get(
-            f"http://127.0.0.1:{site.port}{path}", headers={"Cookie": cookie.encode("latin-1")}
-        )
+        response = site.anyone.get(f"{path}", headers={"Cookie": cookie.encode("latin-1")})
         assert response.status_code == 403
         assert response.json()["hint"] == "open the link that the command printed"
 
@@ -121,7 +125,7 @@ def test_votes_without_the_token_are_not_taken(site: Site) -> None:
     before = len(site.store.acts)
     body = {"rater": "Eve", "item": "x", "act_id": str(uuid4()), "choice": "left", "note": ""}
     for path in ("/api/act", "/api/undo"):
-        assert httpx.post(f"http://127.0.0.1:{site.port}{path}", json=body).status_code == 403
+        assert site.anyone.post(f"{path}", json=body).status_code == 403
     assert len(site.store.acts) == before
 
 
@@ -149,7 +153,7 @@ def test_only_our_own_host_and_origin_are_answered(site: Site) -> None:
         assert site.bare(Origin=origin).status_code == 403
     # The link itself is no way in for a foreign name that resolves to this machine.
     foreign = {"Host": "evil.example"}
-    assert httpx.get(f"http://{here}/?token={site.token}", headers=foreign).status_code == 403
+    assert site.anyone.get(f"/?token={site.token}", headers=foreign).status_code == 403
 
 
 def test_two_host_lines_are_refused(site: Site) -> None:
@@ -171,7 +175,7 @@ def test_a_form_of_another_page_cannot_vote(site: Site, kind: str | None) -> Non
 
 
 def test_every_answer_carries_the_policy(site: Site) -> None:
-    stranger = httpx.get(f"http://127.0.0.1:{site.port}/")
+    stranger = site.anyone.get("/")
     for response in (site.get("/"), site.get("/api/state", rater="Ada"), site.get("/none"), stranger):
         headers = response.headers
         policy = headers["content-security-policy"]
@@ -255,6 +259,7 @@ def test_bodies_have_a_limit(site: Site) -> None:
         {"rater": ""},
         {"rater": "x" * 41},
         {"rater": "a\u0000b"},
+        {"note": "\ud800"},
         {"rater": "judge: me"},
         {"system": SYSTEMS[0]},
         {"scores": SCORES},
@@ -262,7 +267,7 @@ def test_bodies_have_a_limit(site: Site) -> None:
 )
 def test_what_is_not_exactly_a_vote_is_refused(site: Site, changes: dict[str, Any]) -> None:
     before = len(site.store.acts)
-    response = site.vote("left", **changes)
+    response = site.vote(**{"choice": "left"} | changes)
     assert response.status_code == 422
     assert set(response.json()) == {"error", "hint"}
     assert len(site.store.acts) == before
@@ -398,13 +403,14 @@ def test_texts_arrive_as_they_are(tmp_path: Path) -> None:
         assert item["left"] == item["right"] == item["prompt"] == odd
         assert item["reference"] == f"{odd}\n\n— or —\n\nother"
         assert response.json()["guidelines"] == odd
+        seen = odd.replace("\ud800", "")
         body = json.dumps(
-            {"rater": "王芳 <b>", "item": item["id"], "act_id": str(uuid4()), "choice": "tie", "note": odd}
+            {"rater": "王芳 <b>", "item": item["id"], "act_id": str(uuid4()), "choice": "tie", "note": seen}
         )
         stored = site.client.post("/api/act", content=body, headers={"Content-Type": "application/json"})
         assert stored.status_code == 200
         (act,) = site.store.acts
-        assert act.note == odd.replace("\ud800", "?")
+        assert act.note == seen
         assert act.rater == "王芳 <b>"
 
 
