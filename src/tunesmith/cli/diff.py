@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 ASKED = Asking()
+LONG_WORK_ROWS = 500  # fewer are compared before a bar could be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def diff(
         choose_systems(outputs, systems),
         seed=asking.seed,
         by_difference=showing.order == "difference",
-        progress=TerminalProgress(),
+        progress=TerminalProgress() if len(outputs.items) >= LONG_WORK_ROWS else None,
     )
     notes = _left_out_notes(outputs)
     if showing.html is not None:
@@ -222,7 +223,8 @@ def _show(side: "SideBySide", *, rows: int) -> None:
             output.print()
             output.print(row_text(row, side.systems))
         if len(shown) < len(side.rows):
-            output.print(f"\n{len(side.rows) - len(shown):,} more rows: `--rows`, `--html`", style="dim")
+            more = f"{len(side.rows) - len(shown):,} more: `--rows {len(side.rows)}`, or `--html FILE`"
+            output.print(f"\n{more}", style="dim", markup=False)
         output.print()
     for line in summary_lines(side):
         output.print(line, markup=False)

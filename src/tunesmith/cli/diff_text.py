@@ -14,6 +14,7 @@ _MARKS: dict[Kind, tuple[str, str, str]] = {
     "insert": ("{+", "+}", "green"),
 }
 SHOWN_PROMPT_CHARACTERS = 400
+SHOWN_REFERENCES = 3
 # Longer stretches that both have are cut in the middle, to so much at either end.
 _SHOWN_EQUAL_CHARACTERS = 200
 _EMPTY = "(empty)"
@@ -46,9 +47,12 @@ def row_text(row: DiffRow, systems: tuple[str, str]) -> Text:
         _append_whole(text, "-", systems[0], row.first, _MARKS["delete"][2])
         text.append("\n")
         _append_whole(text, "+", systems[1], row.second, _MARKS["insert"][2])
-    for reference in row.item.references:
+    references = row.item.references
+    for reference in references[:SHOWN_REFERENCES]:
         text.append("\n")
         text.append(f"reference: {visible(reference)}", "dim")
+    if len(references) > SHOWN_REFERENCES:
+        text.append(f"\n({len(references) - SHOWN_REFERENCES} more references)", "dim")
     return text
 
 

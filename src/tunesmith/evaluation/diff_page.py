@@ -12,18 +12,18 @@ from tunesmith.evaluation.report import page_template
 from tunesmith.evaluation.side_by_side import DiffRow, SideBySide, row_facts, summary_lines
 from tunesmith.tools.text_diff import Span
 
-EMPTY, LITTLE_SHARED = "Empty answer.", "Both share little; differences are not marked."
+LITTLE_SHARED = "little shared: differences are not marked"
 
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """One row ready to show: each answer as spans, with a word on how to read it."""
+    """One row ready to show; of each answer the system's name and its spans, none where it is empty."""
 
     number: int
     place: str
     facts: tuple[str, ...]
     prompt: str
-    answers: tuple[tuple[str, tuple[Span, ...], str], ...]
+    answers: tuple[tuple[str, tuple[Span, ...]], ...]
     references: tuple[str, ...]
 
 
@@ -57,18 +57,15 @@ def render_diff(side: SideBySide, *, notes: Sequence[str] = ()) -> str:
 
 def view_row(row: DiffRow, systems: tuple[str, str]) -> RowView:
     """The row with what is only in one answer marked there, where both share enough for that."""
+    is_plain = row.is_identical or not row.is_marked
     answers = []
     for name, text, kind in ((systems[0], row.first, "delete"), (systems[1], row.second, "insert")):
         marked = tuple(span for span in row.spans if span.kind in ("equal", kind))
-        is_plain = row.is_identical or not row.is_marked
-        note = "" if row.is_marked or not (row.first and row.second) else LITTLE_SHARED
         shown = (Span("equal", text),) if is_plain else marked
-        answers.append((name, shown if text else (), note if text else EMPTY))
+        answers.append((name, shown if text else ()))
+    facts = row_facts(row)
+    if not row.is_marked and row.first and row.second:
+        facts.append(LITTLE_SHARED)
     return RowView(
-        row.number,
-        row.item.place,
-        tuple(row_facts(row)),
-        row.item.prompt,
-        tuple(answers),
-        row.item.references,
+        row.number, row.item.place, tuple(facts), row.item.prompt, tuple(answers), row.item.references
     )

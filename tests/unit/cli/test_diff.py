@@ -84,7 +84,7 @@ def test_order_and_number_of_rows(before: Path, after: Path, capsys: pytest.Capt
     text = shown(capsys, before, after, "--order", "file", "--rows", 2)
     assert text.index("Same?") < text.index("Pet?")
     assert "茶" not in text
-    assert "\n1 more rows: `--rows`, `--html`\n" in text
+    assert "\n1 more: `--rows 3`, or `--html FILE`\n" in text
     alone = shown(capsys, before, after, "--rows", 0)
     assert "Pet?" not in alone
     assert "of 3 answers is identical" in alone
@@ -182,6 +182,13 @@ def test_long_prompts_and_long_equal_stretches_are_cut() -> None:
     assert text.endswith("[-a-]{+b+}")
     assert len(text) < 700
     assert len(long) > SHOWN_PROMPT_CHARACTERS
+
+
+def test_of_many_references_the_first_are_shown() -> None:
+    (row,) = compared(("a b", "a c", tuple("uvwxy"))).rows
+    assert row_text(row, SYSTEMS).plain.endswith(
+        "reference: u\nreference: v\nreference: w\n(2 more references)"
+    )
 
 
 def test_no_answer_can_send_a_code_to_the_terminal() -> None:

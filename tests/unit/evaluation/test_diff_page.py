@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-from tunesmith.evaluation.diff_page import EMPTY, LITTLE_SHARED, render_diff, view_row
+from tunesmith.evaluation.diff_page import LITTLE_SHARED, render_diff, view_row
 from tunesmith.evaluation.outputs import Item
 from tunesmith.evaluation.side_by_side import compare_items
 from tunesmith.tools.text_diff import Span
@@ -30,18 +30,24 @@ class Page(HTMLParser):
 
 def test_each_answer_shows_what_only_it_has():
     side = compared(("the red cat", "the red dog", ()))
-    (_, first, note), (_, second, _) = view_row(side.rows[0], SYSTEMS).answers
+    view = view_row(side.rows[0], SYSTEMS)
+    (_, first), (_, second) = view.answers
     assert first == (Span("equal", "the red "), Span("delete", "cat"))
     assert second == (Span("equal", "the red "), Span("insert", "dog"))
-    assert note == ""
+    assert LITTLE_SHARED not in view.facts
 
 
 def test_answers_that_share_little_or_nothing_are_not_marked():
     side = compared(("alpha beta", "one two", ()), ("", "x", ()), by_difference=False)
-    unlike, empty = (view_row(row, SYSTEMS).answers for row in side.rows)
-    assert [spans for _, spans, _ in unlike] == [(Span("equal", "alpha beta"),), (Span("equal", "one two"),)]
-    assert {note for _, _, note in unlike} == {LITTLE_SHARED}
-    assert [(spans, note) for _, spans, note in empty] == [((), EMPTY), ((Span("equal", "x"),), "")]
+    unlike, empty = (view_row(row, SYSTEMS) for row in side.rows)
+    assert [spans for _, spans in unlike.answers] == [
+        (Span("equal", "alpha beta"),),
+        (Span("equal", "one two"),),
+    ]
+    assert LITTLE_SHARED in unlike.facts
+    assert [spans for _, spans in empty.answers] == [(), (Span("equal", "x"),)]
+    assert LITTLE_SHARED not in empty.facts
+    assert "Empty answer." in render_diff(side)
 
 
 def hostile():
