@@ -5,18 +5,24 @@ STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test lint soak bench bench-data bench-memory docs clean
+.PHONY: demo test lint browser soak bench bench-data bench-memory docs clean
 
 demo: $(STAMP)
 	$(BIN)/tunesmith demo
 
-test: lint
+test: lint browser
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The local pages are tested in a real browser. A machine of a build service gets one; elsewhere it is asked for.
+browser:
+	@command -v chromium >/dev/null \
+		|| { [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } \
+		|| echo "there is no chromium on the PATH: the tests of the local pages are skipped"
 
 # Hundreds of kills at random moments instead of the few that `make test` takes time for.
 soak: $(STAMP)
