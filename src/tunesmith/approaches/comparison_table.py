@@ -6,7 +6,7 @@ from tunesmith.approaches.costs import TRAINED_PER_READ, BreakEven
 from tunesmith.approaches.requests import HeldOut
 from tunesmith.approaches.results import ApproachResult, Findings
 from tunesmith.approaches.settings import ZERO_SHOT, Prices
-from tunesmith.approaches.verdict import Verdict, dimensions, format_money
+from tunesmith.approaches.verdict import REQUESTS_PRICED, Verdict, dimensions, format_money
 from tunesmith.evaluation.comparison_page import ComparedSample, ComparisonPage, Grid, sample_places
 from tunesmith.evaluation.marks import format_difference, format_interval, format_p, format_value, metric_name
 from tunesmith.evaluation.pareto import Point, draw_pareto
@@ -14,7 +14,6 @@ from tunesmith.evaluation.scores import Comparison, Score
 
 # Beside the task's score the first of these is shown, as a second opinion.
 SECOND_SCORES = ("rougeL", "chrf")
-REQUESTS_PRICED = 1000
 
 
 def overview(findings: Findings, prices: Prices) -> Grid:
@@ -64,7 +63,9 @@ def page_of(
     """
     score = findings.results[0].score(findings.task_score)
     unit = f" ({score.unit})" if score.unit else ""
-    cost = f"cost of a request in {prices.currency or 'money'}" if prices.are_known else "tokens a request"
+    cost = "tokens a request"
+    if prices.are_known:
+        cost = f"cost of {REQUESTS_PRICED:,} requests" + (f" in {prices.currency}" if prices.currency else "")
     points = [_point(result, findings.task_score) for result in findings.results]
     return ComparisonPage(
         title=title,
@@ -145,7 +146,8 @@ def _shown_difference(found: Comparison, unit: str) -> str:
 
 def _point(result: ApproachResult, metric: str) -> Point:
     score = result.score(metric)
-    return Point(result.name, result.cost, score.value, score.low, score.high)
+    cost = result.cost * (1 if result.price is None else REQUESTS_PRICED)
+    return Point(result.name, cost, score.value, score.low, score.high)
 
 
 def _all_scores(findings: Findings) -> Grid:
@@ -189,7 +191,7 @@ def _break_evens(findings: Findings, prices: Prices) -> Grid:
             f"{each.approach}\nagainst {each.against}",
             (prices.currency or "money") if each.is_money else "prompt tokens",
             _amount(each.training, each, prices),
-            _amount(each.saving, each, prices),
+            _amount(each.saving * REQUESTS_PRICED, each, prices),
             "never" if each.requests is None else f"{each.requests:,}",
         )
         for each in findings.break_evens
@@ -199,7 +201,11 @@ def _break_evens(findings: Findings, prices: Prices) -> Grid:
         f"by saving. In tokens, a trained one counts as {TRAINED_PER_READ} that are read, and prompts count "
         "as they are sent, without what the shared prefix saves."
     )
-    return Grid(("instead of", "counted in", "training", "saved a request", "pays from"), tuple(rows), lead)
+    return Grid(
+        ("instead of", "counted in", "training", f"saved by {REQUESTS_PRICED:,} requests", "pays from"),
+        tuple(rows),
+        lead,
+    )
 
 
 def _amount(value: float, each: BreakEven, prices: Prices) -> str:

@@ -5,6 +5,7 @@ A difference counts where its interval leaves out 0 and at least `ENOUGH_ROWS` i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor, log10
 
 from tunesmith.approaches.costs import TRAINED_PER_READ, BreakEven
 from tunesmith.approaches.results import Findings
@@ -18,6 +19,8 @@ from tunesmith.evaluation.marks import (
 )
 from tunesmith.evaluation.scores import Comparison
 
+# Of one request most prices are too small to read.
+REQUESTS_PRICED = 1000
 PROMPTED = tuple(name for name in APPROACHES if name not in FINE_TUNED)
 SIMPLE_TO_MAKE = {
     ZERO_SHOT: "low: a prompt",
@@ -103,7 +106,7 @@ def _cheapest(findings: Findings, cheapest: str, equal: Sequence[str], prices: P
     amount = (
         f"{result.costs.tokens_per_request:,.0f} tokens a request"
         if result.price is None
-        else f"{format_money(result.price, prices)} a request"
+        else f"{format_money(result.price * REQUESTS_PRICED, prices)} for {REQUESTS_PRICED:,} requests"
     )
     return f"{where}: {cheapest}, {amount}." if len(equal) > 1 else f"{where}: {amount}."
 
@@ -140,28 +143,27 @@ def _shown_break_evens(findings: Findings) -> list[BreakEven]:
 
 def _break_even(each: BreakEven, prices: Prices) -> str:
     """From how many requests on training pays, by cost alone."""
-    paid = _amount(each.training, each, prices)
+    paid = format_money(each.training, prices) if each.is_money else f"{each.training:,.0f} prompt tokens"
     if each.requests is None:
         cost = "as much as" if each.saving == 0 else "more than"
         return (
             f"By cost alone training never pays against {each.against}: a request to {each.approach} costs "
             f"{cost} one to {each.against}."
         )
-    saved = _amount(each.saving, each, prices)
+    saves = f"each request saves {each.saving:,.0f} prompt tokens"
+    if each.is_money:
+        saves = f"{REQUESTS_PRICED:,} requests save {format_money(each.saving * REQUESTS_PRICED, prices)}"
     how = "" if each.is_money else f" (a trained token counted as {TRAINED_PER_READ} that are read)"
     return (
         f"By cost alone training pays against {each.against} from {each.requests:,} requests on: it cost "
-        f"{paid}{how}, and each request saves {saved}."
+        f"{paid}{how}, and {saves}."
     )
-
-
-def _amount(value: float, each: BreakEven, prices: Prices) -> str:
-    return format_money(value, prices) if each.is_money else f"{value:,.0f} prompt tokens"
 
 
 def format_money(value: float, prices: Prices) -> str:
     """An amount with three digits that say something, and the currency where it has a name."""
-    shown = f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+    small = 2 if abs(value) >= 1 or value == 0 else 2 - floor(log10(abs(value)))
+    shown = f"{value:,.{small}f}".replace("-", "−")
     return f"{shown} {prices.currency}".rstrip()
 
 

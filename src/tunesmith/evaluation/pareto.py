@@ -7,9 +7,10 @@ bytes.
 import math
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from itertools import count
 from typing import Any
 
 from matplotlib import rc_context
@@ -21,8 +22,8 @@ from tunesmith.evaluation.curves import DARK, LIGHT, Curve, Palette
 
 _SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "tunesmith", "font.size": 9.5}
 _ANY_FONT = re.compile(r"(font-family: )[^;\"]+")
-_NEAR = 0.07  # of the picture's height; closer labels would lie over each other
-_WIDE = 0.25  # of its width
+# About how large the axes and a name are, in points; only for keeping names apart.
+_WIDTH, _HEIGHT, _LINE, _CHARACTER_WIDTH, _ASIDE = 590.0, 250.0, 13.0, 6.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +134,31 @@ def _fit(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _label(axes: Axes, points: Sequence[Point], *, palette: Palette) -> None:
-    """A name beside each point; where two lie close, the lower one's goes below its point."""
+    """A name beside each point, above or below it where another name already stands."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for point in points:
-        is_crowded = any(
-            other is not point
-            and 0 <= (other.score - point.score) / (top - bottom) < _NEAR
-            and abs(other.cost - point.cost) / (right - left) < _WIDE
-            and (other.score > point.score or points.index(other) < points.index(point))
-            for other in points
+    taken: list[tuple[float, float, float]] = []  # left end, right end and height of a name, in points
+    for point in sorted(points, key=lambda each: (-each.score, each.cost)):
+        x = (point.cost - left) / (right - left) * _WIDTH + _ASIDE
+        y = (point.score - bottom) / (top - bottom) * _HEIGHT
+        end = x + _CHARACTER_WIDTH * len(point.name)
+        shift = next(
+            shift
+            for shift in _shifts()
+            if not any(x < to and start < end and abs(y + shift - at) < _LINE for start, to, at in taken)
         )
+        taken.append((x, end, y + shift))
         axes.annotate(
             point.name,
             (point.cost, point.score),
-            xytext=(8, -13 if is_crowded else 4),
+            xytext=(_ASIDE, shift),
             textcoords="offset points",
             color=palette.ink,
             fontweight="bold",
+            va="center",
         )
+
+
+def _shifts() -> Iterator[float]:
+    """How far a name may stand above its point, nearest first."""
+    for step in count():
+        yield from (6 - _LINE * step, 6 + _LINE * step)

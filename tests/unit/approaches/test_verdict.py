@@ -49,10 +49,10 @@ def test_training_that_made_it_worse_is_said():
 def test_money_speaks_before_tokens():
     prices = Prices(prompt=1000.0, answer=0.0, hour=2.0, currency="EUR")
     verdict = said({"zero-shot": 2, "few-shot": 12, "fine-tuned": 38}, prompt_tokens=LONG, prices=prices)
-    assert verdict.sentences[1] == "Its cost: 0.05 EUR a request."
+    assert verdict.sentences[1] == "Its cost: 50.00 EUR for 1,000 requests."
     assert verdict.sentences[3] == (
-        "By cost alone training pays against few-shot from 5 requests on: it cost 2.00 EUR, and each request "
-        "saves 0.4 EUR."
+        "By cost alone training pays against few-shot from 5 requests on: it cost 2.00 EUR, and 1,000 "
+        "requests save 400.00 EUR."
     )
 
 
@@ -81,7 +81,8 @@ def test_what_was_impossible_is_said():
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(1234.5, "1,234.50 EUR"), (0.000_123_4, "0.000123 EUR"), (0, "0.00 EUR")]
+    ("value", "shown"),
+    [(1234.5, "1,234.50 EUR"), (0.000_012_34, "0.0000123 EUR"), (-0.5, "−0.500 EUR"), (0, "0.00 EUR")],
 )
 def test_amounts_keep_digits_that_say_something(value, shown):
     assert format_money(value, Prices(hour=1, currency="EUR")) == shown

@@ -1,5 +1,6 @@
 """The frontier's laws, and a picture that says what it shows."""
 
+import re
 from base64 import b64decode
 
 from hypothesis import given
@@ -51,6 +52,13 @@ def test_the_picture_names_every_point_in_both_versions():
         assert "tokens a request" in svg and "Exact match (percent)" in svg
         assert "<script" not in svg
     assert drawn.caption.endswith("those on the line: fine-tuned.")
+
+
+def test_names_of_equal_points_do_not_lie_over_each_other():
+    drawn = draw_pareto([Point(f"approach {at}", 5, 5, None, None) for at in range(5)], cost="c", score="s")
+    svg = b64decode(drawn.light.removeprefix("data:image/svg+xml;base64,")).decode()
+    places = re.findall(r'translate\(([\d.]+ [\d.]+)\)[^>]*>approach|y="([\d.]+)"[^>]*>approach', svg)
+    assert len(set(places)) == len(places) == 5
 
 
 def test_one_point_without_cost_or_interval_can_be_drawn():
