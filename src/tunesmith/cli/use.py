@@ -106,6 +106,7 @@ def evaluate(target: Target, /, *, json: Json = False, **flags: Any) -> None:
     else:
         output.print(results_table(evaluation.as_dict()))
         if evaluation.slices:
+            output.print()
             output.print(slices_table(slice_rows(evaluation)))
 
 
@@ -113,7 +114,7 @@ def slices_table(rows: "Sequence[SliceRow]") -> Table:
     """One score for each slice, with its interval below; base alone where nothing was tuned."""
     has_tuned = any(row.tuned for row in rows)
     columns = ("base", "tuned", "difference") if has_tuned else ("score",)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(1, 1, 0, 0), collapse_padding=True)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column(f"{rows[0].metric} by slice", no_wrap=True)
     for name in (*columns, "n"):
         table.add_column(name, justify="right", no_wrap=True)

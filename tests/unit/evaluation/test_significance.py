@@ -76,7 +76,7 @@ def test_all_metrics_of_one_evaluation_share_the_resamples():
 
 
 def test_a_bootstrap_interval_covers_the_truth_as_often_as_it_says():
-    # 95 percent intervals of the mean of 100 rows in 1,000 worlds, of one system and of the difference of two.
+    # 95 percent intervals of the mean of 100 rows in 1,000 worlds, for one system and of a difference.
     worlds = np.random.default_rng(2).beta([[2.0], [3.0]], 2.0, size=(1000, 2, 100))
     truth, better = 100 * 2 / 4, 100 * 3 / 5
     alone, apart = [], []
