@@ -167,8 +167,10 @@ def _is_section(annotation: object) -> bool:
         ["-c", "import tunesmith.data.audit.check, tunesmith.data.clean.run, tunesmith.models.find"],
         ["-c", "import tunesmith.tools.text_diff"],
         ["-c", "import tunesmith.evaluation.metrics, tunesmith.evaluation.report"],
+        ["-c", "import tunesmith.people.votes, tunesmith.people.server"],
+        ["-m", "tunesmith", "advise", "--json"],
     ],
-    ids=["help", "train-help", "check-help", "data", "tools", "evaluation"],
+    ids=["help", "train-help", "check-help", "data", "tools", "evaluation", "people", "advise"],
 )
 def test_a_light_start_does_not_import_torch(start: list[str]) -> None:
     result = subprocess.run(

@@ -216,6 +216,9 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(TunesmithError)
     async def ours(request: Request, error: TunesmithError) -> Response:
         status = 409 if isinstance(error, Conflict) else 422 if type(error) is UserError else 500
+        if status == 500:
+            # The message names a file, and the file may be called by the systems.
+            return _problem(status, "the votes file cannot be used", "ask whoever runs the server")
         return _problem(status, str(error), error.hint)
 
     @app.exception_handler(RequestValidationError)
