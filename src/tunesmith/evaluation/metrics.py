@@ -66,6 +66,8 @@ _BLEU_TOKENIZER: dict[Script, str] = {
 # sacrebleu's TER cuts these into characters if asked; the others without spaces it cannot cut at all.
 _TER_BY_CHARACTERS: frozenset[Script] = frozenset({"han", "japanese"})
 _NO_TER: frozenset[Script] = frozenset({"thai", "lao", "khmer", "myanmar"})
+# TER tries shifts one by one: seconds a row for two texts of 200 words. It is a measure of sentences anyway.
+LONGEST_TER_TOKENS = 60
 _TOKENS = "tok:tunesmith-words-and-characters"
 
 
@@ -97,16 +99,17 @@ def metrics_for(references: References, checks: AnswerChecks = NO_CHECKS) -> tup
 
     First likeness to the references, then the answer as such (equal, right number, right form), at the end
     its looks: distinct n-grams, repetition, length. BLEU and TER take the tokenizer of the references'
-    script, and TER is left out where it has none. ROUGE-Lsum is there where a reference has several lines,
-    since elsewhere it equals ROUGE-L.
+    script. TER is left out where it has none and where a reference is longer than `LONGEST_TER_TOKENS`;
+    ROUGE-Lsum is there where a reference has several lines, since elsewhere it equals ROUGE-L.
 
     Args:
         references: at least one a row.
         checks: what the user demands of answers.
     """
     texts = [reference for given in references for reference in given]
+    lengths = [len(rouge_tokens(text)) for text in texts]
     chosen = [bleu_metric(references), chrf_metric(references)]
-    if dominant_script(texts) not in _NO_TER:
+    if dominant_script(texts) not in _NO_TER and max(lengths, default=0) <= LONGEST_TER_TOKENS:
         chosen.append(ter_metric(references))
     chosen += [rouge_metric(name, references) for name in ("rouge1", "rouge2", "rougeL")]
     if any("\n" in text.strip() for text in texts):
@@ -114,7 +117,7 @@ def metrics_for(references: References, checks: AnswerChecks = NO_CHECKS) -> tup
     chosen += [token_f1_metric(references), exact_match_metric(references)]
     chosen += _form_metrics(references, texts, checks)
     chosen += [distinct_metric(1), distinct_metric(2), repetition_metric()]
-    if texts and all(rouge_tokens(text) for text in texts):
+    if texts and all(lengths):
         chosen.append(length_ratio_metric(references))
     return tuple(chosen)
 

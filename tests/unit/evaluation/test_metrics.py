@@ -181,6 +181,12 @@ def test_ter_counts_characters_of_chinese_and_is_left_out_where_nothing_can_cut(
     assert "ter" not in {metric.name for metric in metrics_for(single(THAI))}
 
 
+@pytest.mark.parametrize(("words", "is_there"), [(60, True), (61, False)])
+def test_ter_is_for_sentences(words, is_there):
+    names = {metric.name for metric in metrics_for([["one"], ["one", "word " * words]])}
+    assert ("ter" in names) is is_there
+
+
 def test_ter_counts_edits_by_the_mean_length_of_the_references():
     # One word replaced; the references have 4 and 2 words.
     metric = ter_metric([["a b c d", "a b"]])
