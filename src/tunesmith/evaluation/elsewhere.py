@@ -23,15 +23,15 @@ Finding = Literal["no worse", "worse", "not shown", "too few rows"]
 MARGIN_NATS = 0.05
 """Nats a token that do not count as worse: a perplexity 5 percent higher, each token 5 percent less likely.
 
-The interval of a difference on a hundred short rows is about as wide, so a smaller margin could seldom be
-shown to be kept; a model that has forgotten loses several times as much.
+The interval of a difference on a hundred short rows reaches about as far to each side, so a smaller margin
+could seldom be shown to be kept.
 """
 GENERAL_PLACE = "general requests"
 OTHERWISE_PLACE = "held-out rows asked otherwise"
 
 _REMEDIES = {
-    GENERAL_PLACE: "This looks like forgetting: lower `--learning-rate`, train fewer epochs, or mix general "
-    "rows into the data.",
+    GENERAL_PLACE: "This looks like forgetting: lower the learning rate, train fewer epochs, or mix "
+    "general rows into the data.",
     OTHERWISE_PLACE: "The model depends on how it is asked: vary the requests in the data, as "
     "`tunesmith data generate DATA OUTPUT --perturb` does.",
 }

@@ -27,8 +27,8 @@ from tunesmith.models.base import as_base, has_base
 from tunesmith.models.load import LoadedModel
 from tunesmith.progress import Progress
 
-NEIGHBOUR_ROWS = 48
-"""Held-out rows that are asked otherwise: enough for a verdict, few enough for seconds."""
+NEIGHBOUR_ROWS = 35
+"""Held-out rows that are asked otherwise: seven for each way, and enough together for a verdict."""
 GENERAL_TOKENS = 512
 """Longest general row where `max_length` is less; a model that takes fewer tokens is out of use."""
 

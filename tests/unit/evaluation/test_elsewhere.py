@@ -85,7 +85,7 @@ def test_verdict_says_finding_difference_interval_rows_and_margin(by, spread, he
     assert found.finding == finding
     assert verdict.startswith(f"{head}loss in nats/token changed by ")
     assert "] on 96 general requests. No worse means: surely less than +0.050." in verdict
-    assert ("This looks like forgetting: lower `--learning-rate`" in verdict) == (finding == "worse")
+    assert ("This looks like forgetting: lower the learning rate" in verdict) == (finding == "worse")
 
 
 def test_one_worse_place_decides_and_both_are_told_apart():
