@@ -29,7 +29,7 @@ def test_five_approaches_on_the_embedded_model(tmp_path):
         "test-file": str(tmp_path / "test.jsonl"),
         "validation-size": "0",
         "gradient-accumulation-steps": "1",
-        "max-steps": "4",
+        "max-steps": "2",
         "max-new-tokens": "4",
         "bootstrap-resamples": "100",
     }

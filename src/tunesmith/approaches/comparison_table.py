@@ -20,7 +20,7 @@ def overview(findings: Findings, prices: Prices) -> Grid:
     """One line an approach: scores with intervals, and what a request costs."""
     metrics = _shown_scores(findings)
     has_base = ZERO_SHOT in findings.names and len(findings.names) > 1
-    columns = ["approach", *map(metric_name, metrics), *(["to zero-shot"] if has_base else [])]
+    columns = ["approach", *map(metric_name, metrics), *(["against zero-shot"] if has_base else [])]
     columns += ["prompt tokens", "answer tokens", "s/request", "memory", "trained"]
     is_priced = prices.are_known
     columns += [f"{REQUESTS_PRICED:,} requests"] if is_priced else []
@@ -106,8 +106,8 @@ def _overview_lead(findings: Findings, prices: Prices) -> str:
     sentences = [
         f"The same {findings.inputs} held-out inputs for all, answered greedily; brackets hold bootstrap "
         "intervals.",
-        f"What all prompts of an approach begin with is computed once; that saved {100 * shared:.0f} % of "
-        "all prompt tokens.",
+        f"What all prompts of an approach begin with is computed once (shared); that saved "
+        f"{100 * shared:.0f} % of all prompt tokens.",
         "Seconds are wall time by requests, answered in batches, one approach at a time.",
         "Memory is the peak while answering, Python and libraries included.",
     ]
@@ -122,7 +122,7 @@ def _overview_lead(findings: Findings, prices: Prices) -> str:
 
 def _cost_cells(result: ApproachResult) -> list[str]:
     costs = result.costs
-    saved = f"\n{100 * costs.shared_share:.0f} % computed once" if costs.shared_tokens else ""
+    saved = f"\n{100 * costs.shared_share:.0f} % shared" if costs.shared_tokens else ""
     training = costs.training
     trained = f"{training.tokens:,} tokens\n{training.seconds / 60:,.1f} min" if training else ""
     return [
@@ -209,4 +209,4 @@ def _break_evens(findings: Findings, prices: Prices) -> Grid:
 
 
 def _amount(value: float, each: BreakEven, prices: Prices) -> str:
-    return format_money(value, prices) if each.is_money else f"{value:,.0f}"
+    return format_money(value, prices) if each.is_money else f"{value:,.0f}".replace("-", "−")

@@ -85,7 +85,7 @@ def _best(findings: Findings, best: str, equal: Sequence[str]) -> list[str]:
         + f" on {findings.inputs} inputs"
     )
     if best != ZERO_SHOT and ZERO_SHOT in findings.names:
-        said += f", {_difference(findings, best, ZERO_SHOT)} to zero-shot"
+        said += f", {_difference(findings, best, ZERO_SHOT)} against zero-shot"
     others = [name for name in equal if name != best]
     if others:
         return [f"{said}. {_listed(others)} {'is' if len(others) == 1 else 'are'} not clearly worse."]
@@ -120,12 +120,14 @@ def _tuning(findings: Findings, *, is_enough: bool) -> tuple[bool | None, list[s
     best_prompt = f"the best approach without training, {prompted}"
     if _is_clear(findings, tuned, prompted):
         if is_enough:
-            return True, [f"Fine-tuning is worth it for quality: {tuned} is {difference} to {best_prompt}."]
-        return True, [f"Fine-tuning looks better: {tuned} is {difference} to {best_prompt}."]
+            return True, [
+                f"Fine-tuning is worth it for quality: {tuned} is {difference} against {best_prompt}."
+            ]
+        return True, [f"Fine-tuning looks better: {tuned} is {difference} against {best_prompt}."]
     if _is_clear(findings, prompted, tuned):
-        return False, [f"Fine-tuning is not worth it here: {tuned} is {difference} to {best_prompt}."]
+        return False, [f"Fine-tuning is not worth it here: {tuned} is {difference} against {best_prompt}."]
     return False, [
-        f"Fine-tuning is not shown to be better: {tuned} is {difference} to {best_prompt}. "
+        f"Fine-tuning is not shown to be better: {tuned} is {difference} against {best_prompt}. "
         "It is worth it only where it is cheaper."
     ]
 

@@ -14,6 +14,7 @@ from tunesmith.cli.compare import compare as compare_command
 from tunesmith.errors import DataError, Interrupted, RunFailed, RunFolderError
 from tunesmith.evaluation.outputs import read_outputs
 from tunesmith.models.generate import Decoding
+from tunesmith.pipeline import finetune
 from tunesmith.resolve import resolve
 from tunesmith.runs import open_run
 from tunesmith.use import answer, open_session
@@ -167,6 +168,18 @@ def test_a_finished_run_is_taken_where_it_held_out_the_same_rows(compared, share
     assert not (tmp_path / "other").exists()
 
 
+def test_a_whole_tuned_model_is_asked_beside_its_base(compared, shared, tmp_path):
+    """With every weight trained no adapter can be switched off: the base's weights are put in for the time."""
+    run = tmp_path / "full"
+    flags = shared | {"method": "full"}
+    finetune(resolve(None, flags | {"generate-rows": "0", "output-dir": str(run)}))
+    chosen = replace(SETTINGS, approaches=("fine-tuned", "zero-shot"), run=run)
+    rows = asked(compare(resolve(None, flags), chosen, folder=tmp_path / "out"))
+    before = [row["answers"]["zero-shot"] for row in asked(compared[0])]
+    assert [row["answers"]["zero-shot"] for row in rows] == before
+    assert [row["answers"]["fine-tuned"] for row in rows] != before
+
+
 def test_an_unfinished_run_is_no_model(compared, shared, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
@@ -282,7 +295,7 @@ def test_the_command_prints_table_and_verdict(compared, capsys):
     run_command(str(folder / "run.yaml"), *flags, *config, "--generate-rows", "32")
     out = capsys.readouterr().out
     assert all(name in out for name in APPROACHES)
-    assert "Exact match" in out and "to zero-shot" in out and "Best on" in out
+    assert "Exact match" in out and "against zero-shot" in out and "Best on" in out
     assert f"page:     {folder / 'compare.html'}" in out
 
 

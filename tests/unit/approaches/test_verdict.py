@@ -18,10 +18,10 @@ def test_a_clear_winner_is_best_and_worth_it():
     assert (verdict.best, verdict.cheapest, verdict.is_tuning_worth_it) == ("fine-tuned", "fine-tuned", True)
     first, cost, tuning, pays = verdict.sentences
     assert first.startswith("Best on Exact match: fine-tuned with 95.0 [")
-    assert first.endswith("to zero-shot. All others are clearly worse.") and " +90.0 [" in first
+    assert first.endswith("against zero-shot. All others are clearly worse.") and " +90.0 [" in first
     assert cost == "Its cost: 55 tokens a request."
     assert tuning.startswith("Fine-tuning is worth it for quality: fine-tuned is +65.0 [+")
-    assert tuning.endswith("to the best approach without training, few-shot.")
+    assert tuning.endswith("against the best approach without training, few-shot.")
     assert pays == (
         "By cost alone training pays against few-shot from 75 requests on: it cost 30,000 prompt tokens (a "
         "trained token counted as 3 that are read), and each request saves 400 prompt tokens."
