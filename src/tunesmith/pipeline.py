@@ -16,6 +16,7 @@ import torch
 from tunesmith.config import RunConfig
 from tunesmith.data.prepare import Prepared, prepare_data
 from tunesmith.data.render import Rendered, Renderer, make_renderer
+from tunesmith.evaluation.answer_checks import checks_of
 from tunesmith.evaluation.elsewhere import Elsewhere
 from tunesmith.evaluation.evidence import Evidence, write_evidence
 from tunesmith.evaluation.measure import evaluate_model
@@ -105,6 +106,7 @@ def finetune(
             check_writable(path)
         hardware = choose_hardware(device=config.model.device, dtype=config.model.dtype)
         source = find_model(config.model.name, revision=config.model.revision)
+        checks_of(config.evaluation)  # a schema that cannot be read must not cost a training
         renderer, data = read_data(config, source, progress)
         facts = facts_of(config, source, renderer, hardware, data)
         accepted = check_same(run, config, facts, data, accept_drift, progress) if run else ()
@@ -299,7 +301,7 @@ def facts_of(
             "dtype": hardware.dtype,
             "threads": torch.get_num_threads(),
         },
-        "versions": {name: version(name) for name in (*LIBRARIES, "sacrebleu", "rouge-score")}
+        "versions": {name: version(name) for name in (*LIBRARIES, "sacrebleu")}
         | {"python": platform.python_version()},
         "identity": identity_of(config, data=data, template=template, source=source, hardware=hardware),
     }

@@ -90,7 +90,7 @@ class PairScore:
     first: Score
     second: Score
     comparison: Comparison
-    higher_is_better: bool
+    higher_is_better: bool | None
 
     @property
     def mark(self) -> str:
@@ -305,7 +305,7 @@ def _scored(
             for rows in (before, after)
         )
         comparison = compare(metric, before, after, seed=seed, resamples=resamples, confidence=confidence)
-        scores.append(PairScore(one_score, other_score, comparison, bool(metric.higher_is_better)))
+        scores.append(PairScore(one_score, other_score, comparison, metric.higher_is_better))
     return {index: tuple(found) for index, found in by_row.items()}, tuple(scores)
 
 

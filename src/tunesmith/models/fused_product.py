@@ -85,7 +85,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _suits(x_NI: Tensor, weight_OI: Tensor) -> bool:
-    """Whether oneDNN is the faster and takes it: float32 on CPU, enough rows, no autocast, no weight in shards."""
+    """Whether oneDNN is the faster and takes it: float32 on CPU, enough rows, no autocast, no shards."""
     return (
         PREFERS_ONEDNN
         and x_NI.dtype == weight_OI.dtype == torch.float32
