@@ -169,7 +169,7 @@ def test_a_finished_run_is_taken_where_it_held_out_the_same_rows(compared, share
 
 
 def test_a_whole_tuned_model_is_asked_beside_its_base(compared, shared, tmp_path):
-    """With every weight trained no adapter can be switched off: the base's weights are put in for the time."""
+    """No adapter can be switched off there: the base's weights are put in for the time."""
     run = tmp_path / "full"
     flags = shared | {"method": "full"}
     finetune(resolve(None, flags | {"generate-rows": "0", "output-dir": str(run)}))
