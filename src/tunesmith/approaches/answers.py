@@ -25,7 +25,7 @@ from tunesmith.runs import RunFolder
 
 ANSWERS = "answers"
 # What all prompts share is computed once a piece, so a piece is several batches.
-PIECE_BATCHES = 4
+PIECE_BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
