@@ -10,6 +10,7 @@
       adapter/          standard PEFT folder; model/, a whole model, after full fine-tuning
       samples.jsonl     prompt, reference, base output, tuned output
       evaluation.json   base and tuned with intervals
+      elsewhere.json    base and tuned beside the task, with a verdict
       report.html       for people
 
 Files other tools read whole are replaced in one rename, so they are never half-written. While a process works

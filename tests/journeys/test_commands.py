@@ -126,6 +126,23 @@ def test_evaluate_a_run_and_a_model(home: Path, capsys: pytest.CaptureFixture[st
     assert "Loss" in capsys.readouterr().out
 
 
+def test_evaluate_says_on_request_whether_the_model_is_worse_elsewhere(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--data", str(home / "rows.jsonl"), "--generate-rows", "1", "--max-new-tokens", "2", "--elsewhere"]
+    found = run_json(capsys, "evaluate", str(home / "runs" / "one"), *few)["elsewhere"]
+    of_the_run = json.loads((home / "runs" / "one" / "elsewhere.json").read_text(encoding="utf-8"))
+    general, general_then = found["places"][0], of_the_run["places"][0]
+    assert general["comparison"]["n"] == general_then["comparison"]["n"] > 30
+    assert general["tuned"]["value"] == pytest.approx(general_then["tuned"]["value"], rel=1e-6)
+    assert run("evaluate", str(home / "runs" / "one"), *few) == 0
+    assert found["verdict"] in capsys.readouterr().out
+    assert run("evaluate", str(home / "model"), *few) == 2
+    told = capsys.readouterr().err
+    assert "was not tuned, so there is no base that it could be worse than" in told
+    assert "leave `--elsewhere` out" in told
+
+
 def test_generate_from_flag_file_and_stdin(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

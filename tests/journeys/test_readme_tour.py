@@ -28,6 +28,8 @@ def test_readme_tour_runs_and_the_held_out_loss_falls(tmp_path: Path) -> None:
         "evaluate",
         "merge",
         "adapters",
+        "advise",
+        "diff",
     ]
     for command in TOUR:
         result = subprocess.run(

@@ -165,6 +165,7 @@ def _conclude(finished: "Finished", *, json: bool) -> None:
                 "report": str(run.report),
                 "training": asdict(finished.trained),
                 "evaluation": evaluation.as_dict() if evaluation else None,
+                "elsewhere": finished.elsewhere.as_dict() if finished.elsewhere else None,
             }
         )
         return

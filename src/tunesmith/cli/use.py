@@ -75,7 +75,16 @@ EVALUATE_KEYS = (
 
 
 @with_options(EVALUATE_KEYS)
-def evaluate(target: Target, /, *, json: Json = False, **flags: Any) -> None:
+def evaluate(
+    target: Target,
+    /,
+    *,
+    elsewhere: Annotated[
+        bool, Parameter(negative="", help="Also say whether the tuned model is worse beside its task.")
+    ] = False,
+    json: Json = False,
+    **flags: Any,
+) -> None:
     """Measure a model on a data file; base and tuned side by side where it has an adapter.
 
     Rows with the same prompt are asked once and their answers are references together. A second table shows
@@ -93,21 +102,34 @@ def evaluate(target: Target, /, *, json: Json = False, **flags: Any) -> None:
     # A slip in them is said before the model is loaded.
     checks_of(config.evaluation)
     quiet_libraries()
-    from tunesmith.use import evaluate_session, open_session
+    from tunesmith.models.base import has_base
+    from tunesmith.use import evaluate_elsewhere, evaluate_session, open_session
 
     session = open_session(
         target, revision=config.model.revision, device=config.model.device, dtype=config.model.dtype
     )
-    evaluation = evaluate_session(
-        session, config.data, config.evaluation, seed=config.training.seed, progress=TerminalProgress()
+    if elsewhere and not has_base(session.loaded):
+        raise ModelError(
+            f"`{target}` was not tuned, so there is no base that it could be worse than",
+            hint="leave `--elsewhere` out, or name a run or an adapter",
+        )
+    seed, progress = config.training.seed, TerminalProgress()
+    evaluation = evaluate_session(session, config.data, config.evaluation, seed=seed, progress=progress)
+    beside = (
+        evaluate_elsewhere(session, config.data, config.evaluation, seed=seed, progress=progress)
+        if elsewhere
+        else None
     )
     if json:
-        print_json({"target": target, "data": config.data.path, "evaluation": evaluation.as_dict()})
-    else:
-        output.print(results_table(evaluation.as_dict()))
-        if evaluation.slices:
-            output.print()
-            output.print(slices_table(slice_rows(evaluation)))
+        found = {"target": target, "data": config.data.path, "evaluation": evaluation.as_dict()}
+        print_json(found | ({"elsewhere": beside.as_dict()} if beside else {}))
+        return
+    output.print(results_table(evaluation.as_dict()))
+    if evaluation.slices:
+        output.print()
+        output.print(slices_table(slice_rows(evaluation)))
+    if beside:
+        output.print(f"\n{beside.verdict}", markup=False)
 
 
 def slices_table(rows: "Sequence[SliceRow]") -> Table:
