@@ -18,20 +18,34 @@ SECOND_SCORES = ("rougeL", "chrf")
 
 def overview(findings: Findings, prices: Prices) -> Grid:
     """One line an approach: scores with intervals, and what a request costs."""
+    scores, costs = score_grid(findings), cost_grid(findings, prices)
+    rows = tuple((*left, *right[1:]) for left, right in zip(scores.rows, costs.rows, strict=True))
+    return Grid((*scores.columns, *costs.columns[1:]), rows, _overview_lead(findings, prices))
+
+
+def score_grid(findings: Findings) -> Grid:
+    """One line an approach: scores with intervals, and the difference to zero-shot."""
     metrics = _shown_scores(findings)
     has_base = ZERO_SHOT in findings.names and len(findings.names) > 1
-    columns = ["approach", *map(metric_name, metrics), *(["against zero-shot"] if has_base else [])]
-    columns += ["prompt tokens", "answer tokens", "s/request", "memory", "trained"]
-    is_priced = prices.are_known
-    columns += [f"{REQUESTS_PRICED:,} requests"] if is_priced else []
+    columns = ("approach", *map(metric_name, metrics), *(["against\nzero-shot"] if has_base else []))
     rows = []
     for result in findings.results:
         cells = [result.name, *(shown_score(result.score(name)) for name in metrics)]
         cells += [_to_zero_shot(result, findings.task_score)] if has_base else []
-        cells += _cost_cells(result)
+        rows.append(tuple(cells))
+    return Grid(columns, tuple(rows))
+
+
+def cost_grid(findings: Findings, prices: Prices) -> Grid:
+    """One line an approach: tokens, time, memory, training and money."""
+    columns = ["approach", "prompt\ntokens", "answer\ntokens", "s a\nrequest", "memory", "tokens\ntrained"]
+    columns += [f"{REQUESTS_PRICED:,}\nrequests"] if prices.are_known else []
+    rows = []
+    for result in findings.results:
+        cells = [result.name, *_cost_cells(result)]
         cells += [format_money(result.price * REQUESTS_PRICED, prices)] if result.price is not None else []
         rows.append(tuple(cells))
-    return Grid(tuple(columns), tuple(rows), _overview_lead(findings, prices))
+    return Grid(tuple(columns), tuple(rows))
 
 
 def shown_score(score: Score) -> str:
@@ -124,7 +138,7 @@ def _cost_cells(result: ApproachResult) -> list[str]:
     costs = result.costs
     saved = f"\n{100 * costs.shared_share:.0f} % shared" if costs.shared_tokens else ""
     training = costs.training
-    trained = f"{training.tokens:,} tokens\n{training.seconds / 60:,.1f} min" if training else ""
+    trained = f"{training.tokens:,}\n{training.seconds / 60:,.1f} min" if training else ""
     return [
         f"{costs.prompt_tokens_per_request:,.0f}{saved}",
         f"{costs.answer_tokens_per_request:,.0f}",

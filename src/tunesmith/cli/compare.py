@@ -14,7 +14,10 @@ from tunesmith.resolve import resolve
 from tunesmith.runs import default_run_path, open_run
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tunesmith.approaches.compare import Compared
+    from tunesmith.evaluation.comparison_page import Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +126,14 @@ def _as_json(compared: "Compared") -> dict[str, Any]:
 
 
 def _show(compared: "Compared", prices: Prices) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from tunesmith.approaches.comparison_table import cost_grid, overview, score_grid
 
-    from tunesmith.approaches.comparison_table import overview
-
-    grid = overview(compared.findings, prices)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for heading in grid.columns:
-        is_first = heading == grid.columns[0]
-        table.add_column(escape(heading), justify="left" if is_first else "right", no_wrap=True)
-    for row in grid.rows:
-        table.add_row(*(_cell(escape(text)) for text in row))
     messages.print()
-    output.print(table)
-    output.print()
-    output.print(grid.lead, markup=False, style="dim")
+    # Two tables, because one is wider than many terminals.
+    for grid in (score_grid(compared.findings), cost_grid(compared.findings, prices)):
+        output.print(_table(grid))
+        output.print()
+    output.print(overview(compared.findings, prices).lead, markup=False, style="dim")
     output.print()
     for sentence in compared.verdict.sentences:
         output.print(sentence, markup=False)
@@ -147,6 +142,19 @@ def _show(compared: "Compared", prices: Prices) -> None:
     places["see also"] = f"tunesmith diff {compared.folder}"
     for name, place in places.items():
         output.print(f"{name + ':':<10}{place}", markup=False)
+
+
+def _table(grid: "Grid") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in grid.columns:
+        is_first = heading == grid.columns[0]
+        table.add_column(escape(heading), justify="left" if is_first else "right", no_wrap=True)
+    for row in grid.rows:
+        table.add_row(*(_cell(escape(text)) for text in row))
+    return table
 
 
 def _cell(text: str) -> str:
