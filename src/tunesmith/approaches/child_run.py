@@ -1,0 +1,88 @@
+"""A run in a process of its own: kept where it is finished, resumed where it was begun, else trained.
+
+A process of its own gives all its memory back, and its peak is its own.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tunesmith.config import RunConfig
+from tunesmith.errors import Interrupted, RunFailed, RunFolderError
+from tunesmith.progress import Progress
+from tunesmith.resolve import Resolved, resolve
+from tunesmith.runs import RunFolder, is_run_folder, open_run
+from tunesmith.training.stop import Signalled, heeded_signals
+
+_EXIT_INTERRUPTED = (130, 143)
+
+
+def finished_run(path: Path, resolved: Resolved, *, progress: Progress, ignored: str = "") -> RunFolder:
+    """The run in `path`, trained to its end if need be.
+
+    Args:
+        path: of the run; its settings are written beside it.
+        resolved: its configuration.
+        progress: told whether it was kept.
+        ignored: section whose settings may be others than those that a run there began with.
+
+    Raises:
+        RunFolderError: if the folder holds a run of other settings.
+        RunFailed: if training failed.
+        Interrupted: if it was stopped; repeated, the same call goes on.
+    """
+    wanted = resolved.to_repeat()
+    if is_run_folder(path):
+        _check_same(path, wanted.config, ignored=ignored)
+        if open_run(path).manifest.get("status") == "succeeded":
+            progress.say(f"`{path}` was finished before, kept")
+            return open_run(path)
+        arguments = ["--resume", str(path)]
+    else:
+        settings = RunFolder(path.parent).write_text(f"{path.name}.yaml", wanted.as_yaml())
+        arguments = [str(settings), "--output-dir", str(path)]
+    code = _tunesmith("train", *arguments, "--json")
+    if code in _EXIT_INTERRUPTED:
+        raise Interrupted(
+            f"training was stopped; its state is in `{path}`",
+            hint=f"repeat the command with `--output-dir {path.parent}` to go on",
+        )
+    if code:
+        raise RunFailed(
+            f"training in `{path}` failed (exit code {code}); what it said stands above",
+            hint=f"mend it and repeat the command with `--output-dir {path.parent}`: finished runs are kept",
+        )
+    return open_run(path)
+
+
+def _check_same(path: Path, wanted: RunConfig, *, ignored: str) -> None:
+    """A run of other settings must not slip in."""
+    before, now = (
+        {key: value for key, value, _ in Resolved(config, {}).to_repeat().rows() if key != "output_dir"}
+        for config in (resolve(open_run(path).config).config, wanted)
+    )
+    changed = sorted(key for key in now if before.get(key) != now[key] and key.partition(".")[0] != ignored)
+    if changed:
+        raise RunFolderError(
+            f"`{path}` was trained with another {', '.join(changed)}",
+            hint="choose another folder with `--output-dir`, or give the settings it was started with",
+        )
+
+
+def _tunesmith(*arguments: str) -> int:
+    """Our own command line in a new process; what it says reaches people, and each signal reaches it."""
+    command = (sys.executable, "-m", "tunesmith", *arguments)
+    # A group of its own, or the terminal and we would both tell it of one Ctrl-C.
+    group = 0 if sys.platform != "win32" else None
+    with heeded_signals():
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=group)  # noqa: S603 (own program)
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except Signalled as stop:
+                    process.send_signal(stop.number)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
