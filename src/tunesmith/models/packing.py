@@ -64,14 +64,6 @@ def enable_packing(model: nn.Module) -> bool:
     return False
 
 
-def can_pack(model: nn.Module) -> bool:
-    """Whether `enable_packing` would work; the model stays as it is."""
-    was_packing, can = is_packing(model), enable_packing(model)
-    if can and not was_packing:
-        _bare(model).set_attn_implementation("sdpa")
-    return can
-
-
 def is_packing(model: nn.Module) -> bool:
     """Whether `model` takes packed rows."""
     config = getattr(_bare(model), "config", None)

@@ -15,7 +15,7 @@ from tunesmith.methods import METHODS
 from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.find import find_model
 from tunesmith.models.load import load_model
-from tunesmith.models.packing import can_pack, enable_packing, is_packing, packed_arguments
+from tunesmith.models.packing import enable_packing, is_packing, packed_arguments
 
 CPU = torch.device("cpu")
 SHAPE = {
@@ -112,7 +112,6 @@ def test_a_model_whose_rows_would_mix_cannot_and_stays_as_it_was(why):
     model = model_of(name, shape)
     before = model.config._attn_implementation
     assert not enable_packing(model)
-    assert not can_pack(model)
     assert not is_packing(model)
     assert model.config._attn_implementation == before
 
@@ -123,14 +122,12 @@ def test_a_reach_that_short_rows_cannot_show_is_no_plain_attention():
     assert not enable_packing(model)
 
 
-def test_asking_changes_nothing():
+def test_the_trial_leaves_a_model_in_training():
     model = tiny_lora().train()
-    assert can_pack(model)
-    assert not is_packing(model)
+    assert enable_packing(model)
+    assert is_packing(model)
     assert model.training
     assert enable_packing(model)
-    assert can_pack(model)
-    assert is_packing(model)
 
 
 def test_a_learned_prefix_cannot_be_packed():
