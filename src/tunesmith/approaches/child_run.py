@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 from tunesmith.config import RunConfig
-from tunesmith.errors import Interrupted, RunFailed, RunFolderError
+from tunesmith.errors import Interrupted, RunFailed, RunFolderError, Terminated
 from tunesmith.progress import Progress
 from tunesmith.resolve import Resolved, resolve
 from tunesmith.runs import RunFolder, is_run_folder, open_run
 from tunesmith.training.stop import Signalled, heeded_signals
 
-_EXIT_INTERRUPTED = (130, 143)
+_STOPPED = {each.exit_code: each for each in (Interrupted, Terminated)}
 
 
 def finished_run(path: Path, resolved: Resolved, *, progress: Progress, ignored: str = "") -> RunFolder:
@@ -42,8 +42,8 @@ def finished_run(path: Path, resolved: Resolved, *, progress: Progress, ignored:
         settings = RunFolder(path.parent).write_text(f"{path.name}.yaml", wanted.as_yaml())
         arguments = [str(settings), "--output-dir", str(path)]
     code = _tunesmith("train", *arguments, "--json")
-    if code in _EXIT_INTERRUPTED:
-        raise Interrupted(
+    if code in _STOPPED:
+        raise _STOPPED[code](
             f"training was stopped; its state is in `{path}`",
             hint=f"repeat the command with `--output-dir {path.parent}` to go on",
         )
