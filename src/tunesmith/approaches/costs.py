@@ -25,7 +25,7 @@ class Training:
 
     Attributes:
         tokens: tokens trained, repeats counted.
-        seconds: the whole run, loading and evaluation included.
+        seconds: of its steps, those before a stop included; loading and evaluation are not.
         peak_memory_bytes: highest on record while training.
     """
 
@@ -121,7 +121,8 @@ def training_of(run: RunFolder) -> Training:
     peaks = [line["peak_memory_bytes"] for line in run.metrics if "peak_memory_bytes" in line]
     return Training(
         tokens=int(manifest["training"]["tokens"]),
-        seconds=float(manifest["seconds"]),
+        # The run's own seconds are those of its last start.
+        seconds=float(manifest["training"]["seconds"]),
         peak_memory_bytes=max(peaks, default=0),
     )
 

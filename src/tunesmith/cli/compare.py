@@ -139,7 +139,10 @@ def _show(compared: "Compared", prices: Prices) -> None:
         output.print(sentence, markup=False)
     output.print()
     places = {"page": str(compared.page), "took": f"{compared.seconds / 60:.1f} min"}
-    places["see also"] = f"tunesmith diff {compared.folder}"
+    best = compared.verdict.best
+    others = [name for name in compared.findings.names if name != best]
+    if others:
+        places["see also"] = f"tunesmith diff {compared.folder} --systems {others[0]} {best}"
     for name, place in places.items():
         output.print(f"{name + ':':<10}{place}", markup=False)
 
