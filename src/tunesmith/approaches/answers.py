@@ -16,8 +16,9 @@ from tunesmith.approaches.costs import Costs, Training, forget_peak_memory
 from tunesmith.approaches.requests import Plan, Request
 from tunesmith.data.render import Renderer
 from tunesmith.errors import RunFolderError
+from tunesmith.evaluation.measure import answer_ids
 from tunesmith.hardware import peak_memory_bytes
-from tunesmith.models.generate import Decoding, generate_ids
+from tunesmith.models.generate import Decoding
 from tunesmith.models.load import LoadedModel
 from tunesmith.models.shared_prefix import can_keep, shared_tokens
 from tunesmith.progress import Progress
@@ -188,14 +189,8 @@ def _answer_piece(
     shared = shared_tokens(prompts) if can_keep(loaded.model, tokens=longest) else 0
     is_peak_own = forget_peak_memory(device)
     began = time.perf_counter()
-    answers = generate_ids(
-        loaded.model,
-        prompts,
-        decoding=decoding,
-        stop_ids=renderer.end_of_turn_ids,
-        pad_id=loaded.pad_id,
-        batch_rows=batch_rows,
-        on_rows=progress.advance,
+    answers = answer_ids(
+        loaded, renderer, prompts, decoding=decoding, batch_rows=batch_rows, on_rows=progress.advance
     )
     seconds = (time.perf_counter() - began) / len(piece)
     peak = peak_memory_bytes(device)

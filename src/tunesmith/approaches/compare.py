@@ -21,7 +21,6 @@ from tunesmith.approaches.settings import FINE_TUNED, TUNED, CompareSettings, ch
 from tunesmith.approaches.training_run import given_run, trained_run
 from tunesmith.approaches.verdict import PROMPTED, Verdict, verdict_of
 from tunesmith.data.prepare import Prepared
-from tunesmith.errors import Interrupted, Terminated
 from tunesmith.evaluation.comparison_page import render_comparison
 from tunesmith.evaluation.measure import group_references
 from tunesmith.hardware import choose_hardware
@@ -33,10 +32,9 @@ from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
 from tunesmith.run_lock import locked
 from tunesmith.runs import RunFolder, check_writable
-from tunesmith.training.stop import Signalled, heeded_signals
+from tunesmith.training.stop import heeded_signals, kind_of
 
 RESULT, PAGE, ANSWERS, SETTINGS = "compare.json", "compare.html", "answers.jsonl", "settings.json"
-_SIGTERM = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +131,7 @@ def _stop_told(folder: Path) -> Iterator[None]:
         with heeded_signals():
             yield
     except KeyboardInterrupt as stop:
-        is_terminated = isinstance(stop, Signalled) and stop.number == _SIGTERM
-        raise (Terminated if is_terminated else Interrupted)(
+        raise kind_of(stop)(
             f"the comparison was stopped; its run and answers so far are in `{folder}`",
             hint=f"repeat the command with `--output-dir {folder}` to go on",
         ) from stop

@@ -15,6 +15,7 @@ from tunesmith.evaluation.marks import (
     format_difference,
     format_interval,
     format_value,
+    listed,
     metric_name,
 )
 from tunesmith.evaluation.scores import Comparison
@@ -88,7 +89,7 @@ def _best(findings: Findings, best: str, equal: Sequence[str]) -> list[str]:
         said += f", {_difference(findings, best, ZERO_SHOT)} against zero-shot"
     others = [name for name in equal if name != best]
     if others:
-        return [f"{said}. {_listed(others)} {'is' if len(others) == 1 else 'are'} not clearly worse."]
+        return [f"{said}. {listed(others)} {'is' if len(others) == 1 else 'are'} not clearly worse."]
     return [f"{said}." + (" All others are clearly worse." if len(findings.names) > 1 else "")]
 
 
@@ -167,10 +168,6 @@ def format_money(value: float, prices: Prices) -> str:
     small = 2 if abs(value) >= 1 or value == 0 else 2 - floor(log10(abs(value)))
     shown = f"{value:,.{small}f}".replace("-", "−")
     return f"{shown} {prices.currency}".rstrip()
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def dimensions(findings: Findings) -> list[tuple[str, tuple[str, ...]]]:

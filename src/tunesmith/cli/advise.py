@@ -21,7 +21,7 @@ from tunesmith.approaches.advise_rules import (
     TITLES,
     Fact,
 )
-from tunesmith.cli.terminal import messages, output, print_json
+from tunesmith.cli.terminal import messages, output, plain_table, print_json
 from tunesmith.cli.train import Json
 from tunesmith.errors import ConfigError
 
@@ -112,7 +112,7 @@ def _show(advice: Advice) -> None:
 
 
 def _profiles() -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = plain_table(gap=2)
     table.add_column("")
     for approach in APPROACHES:
         table.add_column(HEADINGS[approach], no_wrap=True)

@@ -8,7 +8,14 @@ from cyclopts import Parameter
 
 from tunesmith.approaches.settings import APPROACHES, CompareSettings, Prices, check_settings
 from tunesmith.cli.options import given, with_options
-from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json, quiet_libraries
+from tunesmith.cli.terminal import (
+    TerminalProgress,
+    messages,
+    output,
+    plain_table,
+    print_json,
+    quiet_libraries,
+)
 from tunesmith.cli.train import DEMO_FLAGS, Json, demo_files
 from tunesmith.resolve import resolve
 from tunesmith.runs import default_run_path, open_run
@@ -149,9 +156,8 @@ def _show(compared: "Compared", prices: Prices) -> None:
 
 def _table(grid: "Grid") -> "Table":
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table = plain_table()
     for heading in grid.columns:
         is_first = heading == grid.columns[0]
         table.add_column(escape(heading), justify="left" if is_first else "right", no_wrap=True)

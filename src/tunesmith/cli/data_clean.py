@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tunesmith.cli.options import Columns
 from tunesmith.cli.rendering import renderer_of
-from tunesmith.cli.terminal import TerminalProgress, messages, print_json
+from tunesmith.cli.terminal import TerminalProgress, messages, plain_table, print_json
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
 from tunesmith.data.clean.guide import GuideCosts
@@ -184,7 +184,7 @@ def _useless_filling(account: Account, settings: Settings) -> Iterator[str]:
 
 
 def _table(account: Account, steps: Sequence[Step]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = plain_table(gap=2)
     table.add_column("step", no_wrap=True)
     table.add_column("changed", justify="right")
     table.add_column("removed", justify="right")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunesmith.cli.options import Columns, RowFormat
-from tunesmith.cli.terminal import TerminalProgress, print_json
+from tunesmith.cli.terminal import TerminalProgress, plain_table, print_json
 from tunesmith.cli.terminal import output as results
 from tunesmith.cli.train import Json
 from tunesmith.data.columns import read_columns
@@ -99,7 +99,7 @@ def _strata_table(done: SplitFiles, key: str) -> Table:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = plain_table(gap=2)
     table.add_column(escape(first))
     for name in others:
         table.add_column(name, justify="left" if name == "file" else "right")

@@ -3,6 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.cli.terminal import plain_table
 from tunesmith.data.preview import visible
 from tunesmith.evaluation.side_by_side import DiffRow, SideBySide, row_facts
 from tunesmith.tools.text_diff import Kind
@@ -58,7 +59,7 @@ def row_text(row: DiffRow, systems: tuple[str, str]) -> Text:
 
 def scores_table(side: SideBySide) -> Table:
     """Both systems over all rows with references, each interval below its number."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table = plain_table()
     names = ("metric", *map(visible, side.systems), "difference", "p", "n", f"{visible(side.systems[1])} is")
     for index, name in enumerate(names):
         is_word = index in (0, len(names) - 1)

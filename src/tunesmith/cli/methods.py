@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tunesmith.cli.options import given, with_options
-from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json
+from tunesmith.cli.terminal import TerminalProgress, messages, output, plain_table, print_json
 from tunesmith.cli.train import Json, demo_files
 from tunesmith.config import METHOD_NAMES, METHODS_WITH
 from tunesmith.resolve import options, resolve
@@ -68,11 +68,10 @@ def _flags_of(method: str, flags: dict[str, Any]) -> dict[str, Any]:
 
 def _show(rows: "list[MethodRow]") -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from tunesmith.evaluation.method_table import base_cells, cells, columns
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table = plain_table()
     for name in columns(rows[0]):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for line in (base_cells(rows[0]), *map(cells, rows)):

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.cli.terminal import plain_table
 from tunesmith.evaluation.blind_ab import StopRule, WinRate
 from tunesmith.evaluation.marks import format_difference, format_interval, format_p, format_value
 from tunesmith.evaluation.scores import Comparison, Score
@@ -105,7 +106,7 @@ def _plain(score: Score) -> str:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table = plain_table()
     # What people named may be long: it is folded, never cut.
     table.add_column(first, overflow="fold")
     for name in others:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.cli.terminal import plain_table
+
 if TYPE_CHECKING:
     from tunesmith.planning.fit import Fit, Proposal
     from tunesmith.planning.rate import Duration
@@ -60,7 +62,7 @@ def plan_table(columns: Sequence["Column"], *, chosen: str) -> Table:
     from tunesmith.planning.launch import loose_bytes
     from tunesmith.planning.table import TERMS
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = plain_table(gap=2)
     table.add_column("", no_wrap=True)
     for column in columns:
         mark = "▸ " if column.method == chosen else ""

@@ -101,13 +101,18 @@ def print_error(error: TunesmithError) -> None:
     messages.print(f"\n[bold]hint:[/] {escape(error.hint)}")
 
 
+def plain_table(*, gap: int = 1) -> Table:
+    """A table without lines, whose columns stand `gap` blanks apart."""
+    return Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
+
+
 def results_table(evaluation: Mapping[str, Any]) -> Table:
     """Base, tuned and difference, each with its interval below; base alone where nothing was tuned."""
     from tunesmith.evaluation.marks import format_p, metric_name
 
     has_tuned = bool(evaluation["tuned"])
     columns = ("metric", "base", "tuned", "difference", "p", "n") if has_tuned else ("metric", "score", "n")
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table = plain_table()
     for name in columns:
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for index, base in enumerate(evaluation["base"]):

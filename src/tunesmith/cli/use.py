@@ -16,6 +16,7 @@ from tunesmith.cli.terminal import (
     TerminalProgress,
     messages,
     output,
+    plain_table,
     print_json,
     quiet_libraries,
     results_table,
@@ -136,7 +137,7 @@ def slices_table(rows: "Sequence[SliceRow]") -> Table:
     """One score for each slice, with its interval below; base alone where nothing was tuned."""
     has_tuned = any(row.tuned for row in rows)
     columns = ("base", "tuned", "difference") if has_tuned else ("score",)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table = plain_table()
     table.add_column(f"{rows[0].metric} by slice", no_wrap=True)
     for name in (*columns, "n"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -9,12 +9,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from tunesmith.data.whole_file import refuse_taken, whole_file
 
 
-def page_template(name: str, functions: Mapping[str, Callable[..., Any]]) -> Template:
-    """A template of `data/templates` that escapes all it shows; `functions` are filters and globals in it."""
+def page_template(
+    name: str,
+    functions: Mapping[str, Callable[..., Any]],
+    *,
+    package: str = "tunesmith.data",
+    finalize: Callable[[Any], Any] | None = None,
+) -> Template:
+    """A template that escapes all it shows.
+
+    Args:
+        name: of the file in the package's folder `templates`.
+        functions: filters and globals in it.
+        package: whose template it is.
+        finalize: what becomes of every value before it is escaped.
+    """
     environment = Environment(
-        loader=PackageLoader("tunesmith.data"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )

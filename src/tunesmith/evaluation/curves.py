@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -22,12 +22,8 @@ from matplotlib.ticker import MaxNLocator
 Points = list[tuple[float, float]]
 
 MOST_POINTS = 400
-_SETTINGS: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "tunesmith",
-    "font.size": 9.5,
-    "axes.formatter.limits": (-3, 4),
-}
+SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "tunesmith", "font.size": 9.5}
+_SETTINGS: Any = SETTINGS | {"axes.formatter.limits": (-3, 4)}
 # Told apart by people with any colour vision, on light and dark paper (Okabe and Ito 2008).
 _RUN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
 _FONT_LIST = re.compile(r"(font-family: )[^;\"]+")
@@ -87,12 +83,12 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
     curves = []
     if training or validation:
         versions = [_loss_svg(training, validation, palette=palette) for palette in (LIGHT, DARK)]
-        curves.append(_curve("Loss", versions, caption=_loss_caption(training, validation)))
+        curves.append(picture("Loss", versions, caption=_loss_caption(training, validation)))
     for key, title in (("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm")):
         points = series(metrics, key=key)
         if points:
             versions = [_small_svg(points, palette=palette) for palette in (LIGHT, DARK)]
-            curves.append(_curve(title, versions, caption=_small_caption(points)))
+            curves.append(picture(title, versions, caption=_small_caption(points)))
     return curves
 
 
@@ -100,7 +96,7 @@ def draw_validations(points: Mapping[str, Points]) -> Curve:
     """The validation losses of several runs in one picture, each line named at its end."""
     versions = [_validations_svg(points, palette=palette) for palette in (LIGHT, DARK)]
     lowest = ", ".join(f"{name} {best[1]:.3f}" for name, line in points.items() if (best := best_point(line)))
-    return _curve(
+    return picture(
         "Validation loss", versions, caption=f"Validation loss in nats/token over steps. Lowest: {lowest}."
     )
 
@@ -115,7 +111,7 @@ def _validations_svg(points: Mapping[str, Points], *, palette: Palette) -> str:
         axes.set_ylabel("validation loss, nats/token", color=palette.ink)
         axes.set_xlabel("step", color=palette.ink)
         axes.legend(frameon=False, labelcolor=palette.ink, loc="upper right")
-        return _svg_text(figure)
+        return svg_text(figure)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -126,7 +122,8 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _curve(title: str, versions: Sequence[str], *, caption: str) -> Curve:
+def picture(title: str, versions: Sequence[str], *, caption: str) -> Curve:
+    """A light and a dark SVG as one picture."""
     light, dark = (f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}" for svg in versions)
     return Curve(title, light, dark, caption)
 
@@ -165,7 +162,7 @@ def _loss_svg(training: Points, validation: Points, *, palette: Palette) -> str:
         axes.set_ylabel("loss, nats/token", color=palette.ink)
         axes.set_xlabel("step", color=palette.ink)
         axes.legend(frameon=False, labelcolor=palette.ink, loc="upper right")
-        return _svg_text(figure)
+        return svg_text(figure)
 
 
 def _small_svg(points: Points, *, palette: Palette) -> str:
@@ -176,7 +173,7 @@ def _small_svg(points: Points, *, palette: Palette) -> str:
         _line(axes, points, colour=palette.training, label="", width=1.3)
         axes.set_xlabel("step", color=palette.ink)
         axes.set_ylim(bottom=0)
-        return _svg_text(figure)
+        return svg_text(figure)
 
 
 def _line(axes: Axes, points: Points, *, colour: str, label: str, width: float, marker: str = "") -> None:
@@ -203,20 +200,25 @@ def _mark_best(axes: Axes, best: tuple[float, float] | None, *, palette: Palette
     )
 
 
-def _style(axes: Axes, *, palette: Palette) -> None:
+def style_axes(axes: Axes, *, palette: Palette, grid: Literal["both", "x", "y"]) -> None:
+    """Axes of a picture on any paper: a faint grid, a line below, and nothing else."""
     axes.patch.set_visible(False)
     axes.set_axisbelow(True)
-    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+    axes.grid(axis=grid, color=palette.grid, linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(palette.grid)
     axes.tick_params(colors=palette.ink, length=0)
+
+
+def _style(axes: Axes, *, palette: Palette) -> None:
+    style_axes(axes, palette=palette, grid="y")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_offset_text().set_color(palette.ink)
 
 
-def _svg_text(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
     """The figure as SVG without date or version, its text in the reader's own sans-serif."""
     figure.patch.set_visible(False)
     text = StringIO()

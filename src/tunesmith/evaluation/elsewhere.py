@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.evaluation.marks import ENOUGH_ROWS, format_difference, format_interval, format_value
+from tunesmith.evaluation.marks import ENOUGH_ROWS, format_difference, format_interval, pair_cells
 from tunesmith.evaluation.metrics import loss_metric
 from tunesmith.evaluation.scores import Comparison, Score
 from tunesmith.evaluation.significance import compare, score
@@ -174,16 +174,11 @@ def _in_words(place: Place, *, is_alone: bool) -> str:
 
 
 def _row(place: Place) -> PlaceRow:
-    unit, change = place.base.unit, place.comparison
+    change = place.comparison
     return PlaceRow(
         name=place.name,
         n=f"{change.n:,}",
-        base=format_value(place.base.value, unit=unit),
-        base_interval=format_interval(place.base.low, place.base.high, unit=unit),
-        tuned=format_value(place.tuned.value, unit=unit),
-        tuned_interval=format_interval(place.tuned.low, place.tuned.high, unit=unit),
-        difference=format_difference(change.difference, unit=unit),
-        difference_interval=format_interval(change.low, change.high, unit=unit, signed=True),
+        **pair_cells(place.base, place.tuned, change),
         finding=place.finding,
         colour=_COLOURS.get(place.finding, ""),
         signature=change.signature,

@@ -7,7 +7,7 @@ Knows nothing of HTML or Markdown.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from tunesmith.evaluation.scores import Comparison, Evaluation, Score, SliceScores
 
@@ -107,6 +107,32 @@ def format_p(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+class PairCells(TypedDict):
+    """Base, tuned and their difference, each with its interval, ready to print."""
+
+    base: str
+    base_interval: str
+    tuned: str
+    tuned_interval: str
+    difference: str
+    difference_interval: str
+
+
+def pair_cells(base: Score, tuned: Score | None, change: Comparison | None) -> PairCells:
+    """The cells that every table of two models has; empty where nothing was tuned."""
+    unit = base.unit
+    return PairCells(
+        base=format_value(base.value, unit=unit),
+        base_interval=format_interval(base.low, base.high, unit=unit),
+        tuned=format_value(tuned.value, unit=unit) if tuned else "",
+        tuned_interval=format_interval(tuned.low, tuned.high, unit=unit) if tuned else "",
+        difference=format_difference(change.difference, unit=unit) if change else "",
+        difference_interval=(
+            format_interval(change.low, change.high, unit=unit, signed=True) if change else ""
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SliceRow:
     """One line of the table by slices, every cell ready to print; those of a tuned model may be empty."""
@@ -133,21 +159,13 @@ def _slice_row(part: SliceScores) -> SliceRow:
     names = [score.metric for score in part.base]
     chosen = next((name for name in _slice_scores(names) if name in names), names[0])
     place = names.index(chosen)
-    base, unit = part.base[place], part.base[place].unit
     tuned = part.tuned[place] if part.tuned else None
     change = part.comparisons[place] if part.comparisons else None
     return SliceRow(
         kind=part.kind,
         name=part.name,
         metric=metric_name(chosen),
-        base=format_value(base.value, unit=unit),
-        base_interval=format_interval(base.low, base.high, unit=unit),
-        tuned=format_value(tuned.value, unit=unit) if tuned else "",
-        tuned_interval=format_interval(tuned.low, tuned.high, unit=unit) if tuned else "",
-        difference=format_difference(change.difference, unit=unit) if change else "",
-        difference_interval=(
-            format_interval(change.low, change.high, unit=unit, signed=True) if change else ""
-        ),
+        **pair_cells(part.base[place], tuned, change),
         n=f"{part.n:,}",
         note=f"few rows: {part.n}, below {ENOUGH_ROWS}" if part.n < ENOUGH_ROWS else "",
     )
@@ -177,18 +195,12 @@ def result_rows(evaluation: Evaluation) -> list[ResultRow]:
 
 
 def _row(base: Score, tuned: Score, comparison: Comparison) -> ResultRow:
-    unit = base.unit
     return ResultRow(
         name=metric_name(base.metric),
-        unit=unit,
+        unit=base.unit,
         arrow=_ARROWS[base.higher_is_better],
         direction=_DIRECTIONS[base.higher_is_better],
-        base=format_value(base.value, unit=unit),
-        base_interval=format_interval(base.low, base.high, unit=unit),
-        tuned=format_value(tuned.value, unit=unit),
-        tuned_interval=format_interval(tuned.low, tuned.high, unit=unit),
-        difference=format_difference(comparison.difference, unit=unit),
-        difference_interval=format_interval(comparison.low, comparison.high, unit=unit, signed=True),
+        **pair_cells(base, tuned, comparison),
         p=format_p(comparison.p_value),
         n=_rows_text(base.n, tuned.n, comparison.n),
         mark=mark_of(comparison, higher_is_better=base.higher_is_better),
@@ -246,10 +258,10 @@ def verdict(evaluation: Evaluation | None) -> str:
 
 def _judged(rows: Sequence[ResultRow]) -> str:
     better, worse, unclear = (
-        _listed([row.name for row in rows if not row.note and row.mark == mark])
+        listed([row.name for row in rows if not row.note and row.mark == mark])
         for mark in ("better", "worse", "no clear difference")
     )
-    few = _listed([row.name for row in rows if row.note and row.mark != "no direction"])
+    few = listed([row.name for row in rows if row.note and row.mark != "no direction"])
     rest = f"; no clear difference on {unclear}" if unclear else ""
     rest += f"; too few rows to judge {few}" if few else ""
     if better and worse:
@@ -266,7 +278,8 @@ def _quoted(row: ResultRow) -> str:
     return f"{change}, a difference of {row.difference} {row.difference_interval} on {row.n} rows"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names as people say them: `a, b and c`; empty for none."""
     return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 

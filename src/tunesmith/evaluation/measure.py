@@ -113,6 +113,36 @@ def _last_answer_tokens(row: Rendered) -> int:
     return end - start
 
 
+def answer_ids(
+    loaded: LoadedModel,
+    renderer: Renderer,
+    prompts: Sequence[Sequence[int]],
+    *,
+    decoding: Decoding,
+    batch_rows: int,
+    on_rows: Callable[[int], None],
+) -> list[list[int]]:
+    """Token ids of the model's answer to each prompt, in order, without the end of turn.
+
+    Args:
+        loaded: the model as it now computes.
+        renderer: knows where an answer ends.
+        prompts: token ids of each.
+        decoding: how tokens are chosen.
+        batch_rows: rows in a batch of the longest prompts.
+        on_rows: told the rows of each batch when it is done.
+    """
+    return generate_ids(
+        loaded.model,
+        prompts,
+        decoding=decoding,
+        stop_ids=renderer.end_of_turn_ids,
+        pad_id=loaded.pad_id,
+        batch_rows=batch_rows,
+        on_rows=on_rows,
+    )
+
+
 def answer_texts(
     loaded: LoadedModel,
     renderer: Renderer,
@@ -122,25 +152,8 @@ def answer_texts(
     batch_rows: int,
     on_rows: Callable[[int], None],
 ) -> list[str]:
-    """The text of the model's answer to each prompt, in order.
-
-    Args:
-        loaded: the model as it now computes.
-        renderer: knows where an answer ends, and its text.
-        prompts: token ids of each.
-        decoding: how tokens are chosen.
-        batch_rows: rows in a batch of the longest prompts.
-        on_rows: told the rows of each batch when it is done.
-    """
-    answers = generate_ids(
-        loaded.model,
-        prompts,
-        decoding=decoding,
-        stop_ids=renderer.end_of_turn_ids,
-        pad_id=loaded.pad_id,
-        batch_rows=batch_rows,
-        on_rows=on_rows,
-    )
+    """The text of the model's answer to each prompt, in order; arguments are those of `answer_ids`."""
+    answers = answer_ids(loaded, renderer, prompts, decoding=decoding, batch_rows=batch_rows, on_rows=on_rows)
     return [renderer.text(ids) for ids in answers]
 
 

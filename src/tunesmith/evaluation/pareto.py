@@ -5,23 +5,25 @@ bytes.
 """
 
 import math
-import re
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from itertools import count
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tunesmith.evaluation.curves import DARK, LIGHT, Curve, Palette
+from tunesmith.evaluation.curves import (
+    DARK,
+    LIGHT,
+    SETTINGS,
+    Curve,
+    Palette,
+    picture,
+    style_axes,
+    svg_text,
+)
 
-_SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "tunesmith", "font.size": 9.5}
-_ANY_FONT = re.compile(r"(font-family: )[^;\"]+")
 # About how large the axes and a name are, in points; only for keeping names apart.
 _WIDTH, _HEIGHT, _LINE, _CHARACTER_WIDTH, _ASIDE = 590.0, 250.0, 13.0, 6.0, 8.0
 
@@ -68,20 +70,19 @@ def draw_pareto(points: Sequence[Point], *, cost: str, score: str) -> Curve:
         score: what the vertical axis shows, with its unit.
     """
     versions = [_svg(points, cost=cost, score=score, palette=palette) for palette in (LIGHT, DARK)]
-    light, dark = (f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}" for svg in versions)
     best = ", ".join(point.name for point in frontier(points))
     caption = (
         f"{score} over {cost}; whiskers are intervals of the score. No other approach is both as good and as "
         f"cheap as those on the line: {best}."
     )
-    return Curve("Score and cost", light, dark, caption)
+    return picture("Score and cost", versions, caption=caption)
 
 
 def _svg(points: Sequence[Point], *, cost: str, score: str, palette: Palette) -> str:
-    with rc_context(_SETTINGS):
+    with rc_context(SETTINGS):
         figure = Figure(figsize=(9.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
-        _style(axes, palette=palette)
+        style_axes(axes, palette=palette, grid="both")
         best = frontier(points)
         axes.plot(
             [point.cost for point in best],
@@ -97,20 +98,7 @@ def _svg(points: Sequence[Point], *, cost: str, score: str, palette: Palette) ->
         _label(axes, points, palette=palette)
         axes.set_xlabel(cost, color=palette.ink)
         axes.set_ylabel(score, color=palette.ink)
-        figure.patch.set_visible(False)
-        text = StringIO()
-        FigureCanvasSVG(figure)
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        return _ANY_FONT.sub(r"\1system-ui, sans-serif", text.getvalue())
-
-
-def _style(axes: Axes, *, palette: Palette) -> None:
-    axes.patch.set_visible(False)
-    axes.set_axisbelow(True)
-    axes.grid(color=palette.grid, linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(palette.grid)
-    axes.tick_params(colors=palette.ink, length=0)
+        return svg_text(figure)
 
 
 def _draw_point(axes: Axes, point: Point, *, colour: str) -> None:

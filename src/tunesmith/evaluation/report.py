@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 
+from tunesmith.data import pages
 from tunesmith.evaluation.curves import draw_curves
 from tunesmith.evaluation.elsewhere import GENERAL_PLACE, MARGIN_NATS, OTHERWISE_PLACE, Elsewhere
 from tunesmith.evaluation.marks import (
@@ -178,12 +179,4 @@ def _visible_character(character: str) -> str:
 @lru_cache(maxsize=2)
 def page_template(name: str) -> Template:
     """A page of this package's templates, in which every value is text that a reader can hold."""
-    environment = Environment(
-        loader=PackageLoader("tunesmith.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
+    return pages.page_template(name, {}, package="tunesmith.evaluation", finalize=visible)

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from tunesmith.data.pages import page_template
 from tunesmith.errors import TunesmithError, UserError
 from tunesmith.people.guard import HOST, Application, Guard
 from tunesmith.people.scales import SCALES
@@ -155,7 +155,7 @@ def serve(server: uvicorn.Server, listening: socket.socket) -> None:
 def create_app(survey: Survey, store: VoteStore) -> Application:
     """The page of a survey and its JSON interface, without the guard."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    page = _page(survey)
+    page = page_template(f"{survey.kind}.html.j2", {}, package="tunesmith.people").render()
     static = _static_files()
 
     def state_of(rater: str) -> Response:
@@ -272,17 +272,6 @@ def _marks(task: Task) -> dict[str, list[dict[str, str]]]:
         side: [{"kind": span.kind, "text": span.text} for span in spans if span.kind in ("equal", own)]
         for side, own in shown.items()
     }
-
-
-def _page(survey: Survey) -> str:
-    environment = Environment(
-        loader=PackageLoader("tunesmith.people"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(f"{survey.kind}.html.j2").render()
 
 
 def _static_files() -> dict[str, tuple[bytes, str]]:

@@ -138,7 +138,7 @@ def interruption(stop: KeyboardInterrupt, run: Path | None) -> Interrupted:
         stop: a signal, or Python's own.
         run: folder of the run; None where it had not begun.
     """
-    kind = Terminated if getattr(stop, "number", signal.SIGINT) == signal.SIGTERM else Interrupted
+    kind = kind_of(stop)
     if run is None:
         return kind("interrupted before the run began", hint="nothing was kept; give the command again")
     saved_step = getattr(stop, "saved_step", None)
@@ -146,6 +146,10 @@ def interruption(stop: KeyboardInterrupt, run: Path | None) -> Interrupted:
     return kind(f"run `{run}` was interrupted{after}", hint=f"go on with `tunesmith train --resume {run}`")
 
 
+def kind_of(stop: KeyboardInterrupt) -> type[Interrupted]:
+    """`Terminated` after SIGTERM, `Interrupted` after anything else."""
+    return Terminated if getattr(stop, "number", signal.SIGINT) == signal.SIGTERM else Interrupted
+
+
 def _why(stop: KeyboardInterrupt) -> str:
-    is_term = getattr(stop, "number", signal.SIGINT) == signal.SIGTERM
-    return "interrupted by SIGTERM" if is_term else "interrupted by the user"
+    return "interrupted by SIGTERM" if kind_of(stop) is Terminated else "interrupted by the user"

@@ -1,7 +1,6 @@
 """The page of two systems: marks, all rows, and nothing that runs."""
 
-from html.parser import HTMLParser
-
+from html_page import Page
 from tunesmith.evaluation.diff_page import LITTLE_SHARED, render_diff, view_row
 from tunesmith.evaluation.outputs import Item
 from tunesmith.evaluation.side_by_side import compare_items
@@ -9,23 +8,6 @@ from tunesmith.tools.text_diff import Span
 from two_systems import SYSTEMS, compared
 
 PAYLOAD = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}</style></title><!--"
-
-
-class Page(HTMLParser):
-    """Tags, attributes and visible text of a page."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.attributes, self.text = [], [], ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def test_each_answer_shows_what_only_it_has():

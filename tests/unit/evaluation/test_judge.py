@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bars import Bars
 from tunesmith.errors import RunFailed, UserError
 from tunesmith.evaluation.judge import (
     KEY_VARIABLE,
@@ -368,19 +369,8 @@ def test_each_judgement_comes_before_the_next_pair_is_asked():
         stream.close()
 
 
-class Bar(Silent):
-    def __init__(self):
-        self.seen = []
-
-    def begin(self, label, total):
-        self.seen.append([label, total, 0])
-
-    def advance(self, amount=1, figures=""):
-        self.seen[-1][2] += amount
-
-
 def test_bar_fills():
-    bar = Bar()
+    bar = Bars()
     with served(good) as server:
         judge_pairs(judge_at(server), [PAIR] * 3, progress=bar)
     assert bar.seen == [["judging", 3, 3]]

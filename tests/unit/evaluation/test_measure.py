@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bars import Bars
 from tiny import tiny_model, tiny_tokenizer
 from tunesmith.config import EvaluationConfig, MethodConfig
 from tunesmith.data.conversation import Message, Row
@@ -188,19 +189,6 @@ def test_one_row_is_enough(renderer, rows):
     found = proof_of(adapted(spread=0.5), renderer, rows[:1])
     assert {score.n for score in found.evaluation.tuned} == {1}
     assert len(found.samples) == 1
-
-
-class Bars(Silent):
-    """Remembers each bar's label, length and how far it came."""
-
-    def __init__(self):
-        self.seen = []
-
-    def begin(self, label, total):
-        self.seen.append([label, total, 0])
-
-    def advance(self, amount=1, figures=""):
-        self.seen[-1][2] += amount
 
 
 @pytest.mark.parametrize(

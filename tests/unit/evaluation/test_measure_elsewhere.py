@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bars import Bars
 from tiny import CHATML, tiny_model, tiny_tokenizer
 from tunesmith.config import EvaluationConfig, MethodConfig
 from tunesmith.data.conversation import Message, Row
@@ -170,19 +171,6 @@ def test_neighbours_longer_than_trained_rows_are_left_out():
     short = elsewhere_of(adapted(), max_length=64)
     assert [place.name for place in short.places] == [GENERAL_PLACE]
     assert short.left_out == NEIGHBOUR_ROWS
-
-
-class Bars(Silent):
-    """Remembers each bar's label, length and how far it came."""
-
-    def __init__(self):
-        self.seen = []
-
-    def begin(self, label, total):
-        self.seen.append([label, total, 0])
-
-    def advance(self, amount=1, figures=""):
-        self.seen[-1][2] += amount
 
 
 def test_each_model_has_a_bar_that_fills():

@@ -1,10 +1,10 @@
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import matplotlib
 import pytest
 
+from html_page import Page
 from tunesmith.evaluation.curves import best_point, series, thin
 from tunesmith.evaluation.elsewhere import GENERAL_PLACE, OTHERWISE_PLACE, Elsewhere, Place
 from tunesmith.evaluation.marks import (
@@ -78,23 +78,6 @@ def run_facts(**changes):
         ),
         **changes,
     )
-
-
-class Page(HTMLParser):
-    """Tags, attributes and visible text of a page."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.attributes, self.text = [], [], ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def hostile_facts():
