@@ -12,7 +12,8 @@ from tunesmith.data.render import Rendered, Renderer, choose_template
 from tunesmith.data.split import with_given
 from tunesmith.errors import DataError, ModelError
 from tunesmith.evaluation.elsewhere import Elsewhere
-from tunesmith.evaluation.measure import answer_texts, evaluate_model, rows_to_ask
+from tunesmith.evaluation.inputs import rows_to_ask
+from tunesmith.evaluation.measure import answer_texts, evaluate_model
 from tunesmith.evaluation.measure_elsewhere import measure_elsewhere
 from tunesmith.evaluation.scores import Evaluation
 from tunesmith.hardware import choose_hardware

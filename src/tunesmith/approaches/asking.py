@@ -10,9 +10,10 @@ from tunesmith.approaches.requests import HeldOut, Plan
 from tunesmith.approaches.settings import APPROACHES, FINE_TUNED
 from tunesmith.config import RunConfig
 from tunesmith.data.prepare import Prepared
-from tunesmith.data.render import Rendered, Renderer
+from tunesmith.data.render import Renderer
 from tunesmith.errors import DataError, RunFailed, RunFolderError
-from tunesmith.evaluation.measure import answer_limit_tokens, group_references, rows_to_ask
+from tunesmith.evaluation.inputs import prompt_text, rows_to_ask
+from tunesmith.evaluation.measure import answer_limit, group_references
 from tunesmith.evaluation.outputs import item_ids
 from tunesmith.evaluation.slices import perturbations_of, slices_of
 from tunesmith.hardware import Hardware
@@ -74,20 +75,13 @@ def held_out_inputs(data: Prepared, config: RunConfig) -> tuple[tuple[HeldOut, .
     asked = rows_to_ask(
         group_references(data.test), most=config.evaluation.generate_rows, seed=config.training.seed
     )
-    turns = {_turns(first) for first, _ in asked}
-    limit = answer_limit_tokens(
-        [row for row in data.test if _turns(row) in turns], config.evaluation.max_new_tokens
-    )
+    limit = answer_limit(data.test, asked, config.evaluation)
     rows = [first.row for first, _ in asked]
     references = [found for _, found in asked]
-    prompts = ["\n\n".join(message.text for message in row.prompt) for row in rows]
+    prompts = [prompt_text(row) for row in rows]
     ids = item_ids(zip(prompts, references, strict=True))
     slices = slices_of(prompts, references, perturbations=perturbations_of(rows))
     return tuple(map(HeldOut, ids, rows, prompts, references, slices)), limit
-
-
-def _turns(row: Rendered) -> tuple[tuple[str, str], ...]:
-    return tuple((message.role, message.text) for message in row.row.prompt)
 
 
 def room_tokens(asking: Asking) -> dict[str, int | None]:

@@ -6,7 +6,7 @@ computed belongs to training and is passed in.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tunesmith.config import EvaluationConfig
 from tunesmith.data.render import Rendered, Renderer
 from tunesmith.evaluation.answer_checks import checks_of
+from tunesmith.evaluation.inputs import grouped, prompt_text, rows_to_ask, turns_of
 from tunesmith.evaluation.metrics import Metric, loss_metric, metrics_for, perplexity_metric
 from tunesmith.evaluation.scores import Evaluation, Sample
 from tunesmith.evaluation.significance import evaluate, score
@@ -25,7 +26,6 @@ from tunesmith.progress import Progress
 
 Asked = tuple[Rendered, tuple[str, ...]]
 """An input: the first row with its prompt, and the references of all of them."""
-Input = TypeVar("Input")
 LossesOf = Callable[[Sequence[Rendered], int, Callable[[int], None]], NDArray[np.float64]]
 
 ANSWER_MARGIN = 1.25
@@ -71,27 +71,8 @@ class Proof:
 
 
 def group_references(rows: Sequence[Rendered]) -> list[Asked]:
-    """Rows with the same prompt as one input with several references, in order of first appearance.
-
-    The same means the same turns and roles, letter by letter: anything else is another question to the model.
-    An answer that several rows give is one reference.
-    """
-    groups: dict[tuple[tuple[str, str], ...], list[Rendered]] = {}
-    for row in rows:
-        groups.setdefault(_turns(row), []).append(row)
-    return [(group[0], tuple(dict.fromkeys(row.row.reference for row in group))) for group in groups.values()]
-
-
-def _turns(row: Rendered) -> tuple[tuple[str, str], ...]:
-    return tuple((message.role, message.text) for message in row.row.prompt)
-
-
-def rows_to_ask(rows: Sequence[Input], *, most: int, seed: int) -> list[Input]:
-    """At most `most` rows drawn without replacement by `seed`, in the rows' order."""
-    if len(rows) <= most:
-        return list(rows)
-    chosen = np.random.default_rng(seed).choice(len(rows), size=most, replace=False)
-    return [rows[index] for index in sorted(chosen)]
+    """Rows with the same prompt as one input with several references, in order of first appearance."""
+    return grouped(rows, lambda row: row.row)
 
 
 def answer_limit_tokens(rows: Sequence[Rendered], asked: int | None) -> int:
@@ -185,7 +166,7 @@ def evaluate_model(
     asked = rows_to_ask(group_references(rows), most=settings.generate_rows, seed=seed)
     references = [given for _, given in asked]
     metrics = metrics_for(references, checks) if references else ()
-    limit = _answer_limit(rows, asked, settings)
+    limit = answer_limit(rows, asked, settings)
 
     def measured(label: str) -> Measured:
         progress.begin(label, len(rows) + len(asked))
@@ -213,10 +194,10 @@ def evaluate_model(
     return Proof(evaluation, tuple(_samples(base, tuned, asked)), len(asked), limit)
 
 
-def _answer_limit(rows: Sequence[Rendered], asked: Sequence[Asked], settings: EvaluationConfig) -> int:
+def answer_limit(rows: Sequence[Rendered], asked: Sequence[Asked], settings: EvaluationConfig) -> int:
     """As `answer_limit_tokens`, over every reference of the asked inputs."""
-    prompts = {_turns(row) for row, _ in asked}
-    return answer_limit_tokens([row for row in rows if _turns(row) in prompts], settings.max_new_tokens)
+    prompts = {turns_of(row.row) for row, _ in asked}
+    return answer_limit_tokens([row for row in rows if turns_of(row.row) in prompts], settings.max_new_tokens)
 
 
 def _measure(
@@ -261,7 +242,7 @@ def _scored(
         for metric in metrics
     ]
     slices = slices_of(
-        [_prompt_text(row) for row, _ in asked],
+        [prompt_text(row.row) for row, _ in asked],
         references,
         perturbations=perturbations_of([row.row for row, _ in asked]),
     )
@@ -279,8 +260,4 @@ def _scored(
 
 def _samples(base: Measured, tuned: Measured, asked: Sequence[Asked]) -> Iterator[Sample]:
     for (row, given), before, after in zip(asked, base.answers, tuned.answers, strict=True):
-        yield Sample(row.row.place, _prompt_text(row), given[0], before, after, given)
-
-
-def _prompt_text(row: Rendered) -> str:
-    return "\n\n".join(message.text for message in row.row.prompt)
+        yield Sample(row.row.place, prompt_text(row.row), given[0], before, after, given)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-
-from tunesmith.data.conversation import Message, Row
+from tunesmith.data.conversation import Row
 from tunesmith.data.records import listed
 from tunesmith.errors import DataError
+from tunesmith.evaluation.inputs import grouped, prompt_text, rows_to_ask
 from tunesmith.evaluation.output_rows import OutputRow, Source, read_source
 
 _SHOWN_CHARACTERS = 60
@@ -120,14 +119,8 @@ def asked_once(
         most: draw so many prompts without replacement; None takes all.
         seed: decides the draw.
     """
-    groups: dict[tuple[Message, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.prompt, []).append(row)
-    asked = [(same[0], tuple(dict.fromkeys(row.reference for row in same))) for same in groups.values()]
-    if most is None or len(asked) <= most:
-        return asked
-    drawn = np.random.default_rng(seed).choice(len(asked), size=most, replace=False)
-    return [asked[index] for index in sorted(drawn)]
+    asked = grouped(rows, lambda row: row)
+    return rows_to_ask(asked, most=len(asked) if most is None else most, seed=seed)
 
 
 def answered_items(
@@ -139,7 +132,7 @@ def answered_items(
         asked: each row with its references, as `asked_once` gives them.
         answers: by the system's name, one for each row asked.
     """
-    prompts = ["\n\n".join(message.text for message in row.prompt) for row, _ in asked]
+    prompts = [prompt_text(row) for row, _ in asked]
     ids = item_ids(zip(prompts, (references for _, references in asked), strict=True))
     by_row = [dict(zip(answers, texts, strict=True)) for texts in zip(*answers.values(), strict=True)]
     return [

@@ -12,11 +12,11 @@ from tunesmith.config import EvaluationConfig, MethodConfig
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Rendered, Renderer, choose_template
 from tunesmith.errors import ConfigError
+from tunesmith.evaluation.inputs import rows_to_ask
 from tunesmith.evaluation.measure import (
     answer_limit_tokens,
     evaluate_model,
     group_references,
-    rows_to_ask,
 )
 from tunesmith.methods import lora
 from tunesmith.models.find import ModelSource
