@@ -41,6 +41,7 @@ DOORS = {
     "uvicorn": ("people/",),
     "bm25s": ("approaches/retrieval.py",),
     "jsonschema": ("evaluation/",),
+    "optuna": ("approaches/",),
     "httpx": ("evaluation/judge.py",),
     "sacrebleu": ("evaluation/",),
     "yaml": ("resolve.py", "evaluation/card.py"),

@@ -1,0 +1,1 @@
+"""What went wrong in a training run: signs in, findings out. Needs no torch. Read first: `signs.py`."""
