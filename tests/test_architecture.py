@@ -36,7 +36,7 @@ DOORS = {
     "transformers": ("models/", "methods/", "planning/", "data/render.py", "cli/terminal.py"),
     "cyclopts": ("cli/",),
     "rich": ("cli/",),
-    "matplotlib": ("evaluation/curves.py", "evaluation/pareto.py"),
+    "matplotlib": ("evaluation/curves.py", "evaluation/pareto.py", "evaluation/sweep_page.py"),
     "fastapi": ("people/",),
     "uvicorn": ("people/",),
     "bm25s": ("approaches/retrieval.py",),

@@ -1,6 +1,7 @@
 """What is known of a training run, ours or another program's, in one shape that every rule reads.
 
-Nothing here judges. `read_run.py` and `read_foreign.py` make signs from files, `live.py` from a run that goes on.
+Nothing here judges. `read_run.py` and `read_foreign.py` make signs from files, `live.py` from a run that
+goes on.
 """
 
 from collections.abc import Mapping, Sequence
