@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: demo test lint browser soak bench bench-data bench-memory docs clean
+.PHONY: demo test lint browser soak fuzz bench bench-data bench-memory bench-doctor bench-recommend docs clean
 
 demo: $(STAMP)
 	$(BIN)/tunesmith demo
@@ -28,6 +28,10 @@ browser:
 soak: $(STAMP)
 	TUNESMITH_KILLS=200 $(BIN)/pytest tests/journeys/test_kill.py
 
+# Ten minutes of made-up bytes against whatever reads what others wrote.
+fuzz: $(STAMP)
+	TUNESMITH_FUZZ_SECONDS=600 $(BIN)/pytest tests/fuzz -q -s
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/generation.py
@@ -37,6 +41,12 @@ bench-data: $(STAMP)
 
 bench-memory: $(STAMP)
 	$(BIN)/python benchmarks/memory.py
+
+bench-doctor: $(STAMP)
+	$(BIN)/python benchmarks/doctor.py
+
+bench-recommend: $(STAMP)
+	$(BIN)/python benchmarks/recommend.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py
