@@ -12,6 +12,7 @@ from tunesmith.data.audit.facts import Reading
 from tunesmith.data.audit.findings import Finding
 from tunesmith.data.audit.kinds import KINDS
 from tunesmith.data.batches import NAMED_ROWS, Fitted, fit_length
+from tunesmith.data.clues import copied_answers, copied_rows, template_clues
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import count_formats, load_rows
 from tunesmith.data.near import near_leaks
@@ -32,7 +33,8 @@ class Prepared:
         train: rows that are learned; never empty.
         validation: rows that choose the checkpoint; may be empty.
         test: held-out rows for the evaluation; may be empty.
-        account: JSON-ready: files and hashes, formats, row counts, overlaps, what the length policy did.
+        account: JSON-ready: files and hashes, formats, row counts, overlaps, what the length policy did, and
+            what `clues.py` tells.
         notes: sentences for the user about anything out of the ordinary.
         system: the system message all training rows share, or None.
     """
@@ -87,6 +89,9 @@ def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prep
         "prompts_nearly_in_train": near,
         "skipped": dict(Counter(error.kind for error in skipped)),
         "check": {finding.kind: finding.count for finding in found},
+        "template": template_clues(renderer, fitted["train"].rows),
+        "copied_answers": copied_answers(split.train),
+        "duplicates": copied_rows(split.train),
     }
     return Prepared(
         fitted["train"].rows,
