@@ -5,4 +5,22 @@
 
 from types import MappingProxyType, ModuleType
 
-RULES: MappingProxyType[str, ModuleType] = MappingProxyType({})
+from tunesmith.doctor.rules import (
+    loss_not_decreasing,
+    loss_unstable,
+    non_finite,
+    overfitting,
+    schedule_ends_early,
+    slow_input,
+)
+
+RULES: MappingProxyType[str, ModuleType] = MappingProxyType(
+    {
+        "loss_not_decreasing": loss_not_decreasing,
+        "loss_unstable": loss_unstable,
+        "overfitting": overfitting,
+        "non_finite": non_finite,
+        "schedule_ends_early": schedule_ends_early,
+        "slow_input": slow_input,
+    }
+)

@@ -1,0 +1,218 @@
+"""The loss diverges or swings: the rate is too high, the warmup too short, or a step sees too few rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunesmith.doctor.finding import Change, Evidence, Finding
+from tunesmith.doctor.rates import LONG_WARMUP, WARMUP, gentler, peak_rate, rate_at, usual_rate
+from tunesmith.doctor.signs import Array, Curve, Signs
+from tunesmith.doctor.trends import (
+    LEAST_POINTS,
+    error_of_difference,
+    fifth_of,
+    logs,
+    noise_of,
+    rolling_medians,
+    stretches,
+    thinned,
+)
+
+TITLE = "the training loss is unstable"
+IS_LIVE = True
+# Rises are differences of logarithms, over their standard error. A lowest level among many is low by chance,
+# hence more than the usual two or three.
+SURE_RISE, LATE_RISE = 4.5, 6.0
+LEAST_RISE, LEAST_LATE_RISE = float(np.log(1.25)), float(np.log(1.5))
+# A hump begins at the first point, which is alone.
+HUMP_RISE, LEAST_HUMP = 5.0, float(np.log(1.3))
+HUMP_WITHIN = 0.5
+# Spikes: so many errors and so far above their surroundings, in more than one point, and that often.
+SPIKE_NOISE, LEAST_SPIKE, SPIKE_POINTS, SPIKES, SPIKE_WINDOW = 5.0, float(np.log(1.35)), 2, 2, 15
+# A curve as rough as this that has not fallen after so many points swings instead of learning.
+ROUGH, ROUGH_POINTS = 0.6, 60
+# A rate so far above the usual one, at a loss that stays high, leaves no other reading.
+FAR_ABOVE, FOREIGN_EXTREME, HIGH_NATS = 10.0, 5e-3, 2.0
+# Windows of one or two rows make a loss as rough as the rows are unlike.
+FEW_ROWS, ENOUGH_ROWS = 2, 8
+RATE_PARTS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Swing:
+    """One way of being unstable.
+
+    Attributes:
+        kind: `diverging`, `oscillating` or `hump`.
+        text: a sentence with the figures.
+        first_step: where it begins; until there all was well.
+        last_step: where it ends.
+        confidence: 0 to 1.
+    """
+
+    kind: str
+    text: str
+    first_step: float
+    last_step: float
+    confidence: float
+
+
+def examine(signs: Signs) -> Finding | None:
+    """Speaks of rises, humps and spikes far beyond the curve's own noise."""
+    if not np.isfinite(signs.loss.values).all() or not np.isfinite(signs.validation.values).all():
+        return None  # that is `non_finite`
+    curve = thinned(signs.loss)
+    if len(curve) < LEAST_POINTS or not curve.values.any():
+        return None
+    values = logs(curve.values)
+    noise = noise_of(values)
+    found = [
+        swing
+        for swing in (
+            _rise_to_the_end(curve, values, noise),
+            _hump(curve, values, noise),
+            _spikes(signs, curve, values, noise),
+            _stays_high(signs, curve, values, noise),
+            _rough(signs, curve, values, noise),
+        )
+        if swing
+    ]
+    return _finding(signs, found) if found else None
+
+
+def _rise_to_the_end(curve: Curve, values: Array, noise: float) -> Swing | None:
+    """The end lies far above the lowest stretch before it, in wide windows or in narrow late ones."""
+    for width, sure, least in (
+        (fifth_of(curve), SURE_RISE, LEAST_RISE),
+        (max(3, len(curve) // 20), LATE_RISE, LEAST_LATE_RISE),
+    ):
+        if len(values) < 2 * width:
+            continue
+        levels = rolling_medians(values, width)[: len(values) - 2 * width + 1]
+        low = int(np.argmin(levels))
+        end = float(np.median(values[-width:]))
+        rise = end - float(levels[low])
+        if rise < max(least, sure * error_of_difference(noise, width, width)):
+            continue
+        before = float(np.median(curve.values[low : low + width]))
+        after = float(np.median(curve.values[-width:]))
+        first, last = float(curve.steps[low + width - 1]), float(curve.steps[-1])
+        text = f"the loss rises from {before:.3f} (up to step {first:g}) to {after:.3f} (up to step {last:g})"
+        return Swing("diverging", text, first, last, 0.9 if after > 1.5 * before else 0.8)
+    return None
+
+
+def _hump(curve: Curve, values: Array, noise: float) -> Swing | None:
+    """The loss climbs from where it began, and may come back."""
+    early = rolling_medians(values[1 : max(4, int(len(values) * HUMP_WITHIN))], 3)
+    top = int(np.argmax(early))
+    rise = float(early[top] - values[0])
+    if rise < max(LEAST_HUMP, HUMP_RISE * error_of_difference(noise, 1, 3)):
+        return None
+    high = float(np.median(curve.values[1 + top : 4 + top]))
+    first, last = float(curve.steps[0]), float(curve.steps[3 + top])
+    text = f"the loss climbs from {curve.values[0]:.3f} at step {first:g} to {high:.3f} up to step {last:g}"
+    is_back = float(np.median(values[-3:])) < values[0]
+    return Swing("hump" if is_back else "diverging", text, first, last, 0.75 if is_back else 0.9)
+
+
+def _spikes(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | None:
+    """Jumps of more than one point above their surroundings, which come again."""
+    if len(values) <= SPIKE_WINDOW:
+        return None
+    half = SPIKE_WINDOW // 2
+    # At both ends the nearest whole window stands in, and there a steep fall is no spike.
+    calm = rolling_medians(values, SPIKE_WINDOW)
+    above = values[half:-half] - calm
+    high = above > max(LEAST_SPIKE, SPIKE_NOISE * noise)
+    found = [
+        (first + half, last + half) for first, last in stretches(high) if last - first + 1 >= SPIKE_POINTS
+    ]
+    epochs = signs.epoch_of(float(curve.steps[-1]))
+    # One odd row comes once in each epoch.
+    if len(found) < SPIKES or (epochs is not None and len(found) <= epochs):
+        return None
+    first, last = float(curve.steps[found[0][0]]), float(curve.steps[found[-1][1]])
+    tops = [float(curve.values[a : b + 1].max()) for a, b in found]
+    where = ", ".join(f"{curve.steps[a]:g}" for a, _ in found[:6]) + (" ..." if len(found) > 6 else "")
+    text = f"the loss jumps {len(found)} times, to {max(tops):.3f} at most, and comes back: at steps {where}"
+    return Swing("oscillating", text, first, last, min(0.9, 0.55 + 0.1 * len(found)))
+
+
+def _stays_high(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | None:
+    """A rate far above the usual one and a loss that stops falling while it is high."""
+    rate, usual = peak_rate(signs), usual_rate(signs)
+    limit = FAR_ABOVE * usual if usual else FOREIGN_EXTREME
+    if rate is None or rate < limit:
+        return None
+    width = fifth_of(curve)
+    middle = float(np.median(values[len(values) // 2 - width // 2 :][:width]))
+    end = float(np.median(values[-width:]))
+    level = float(np.median(curve.values[-width:]))
+    is_falling = middle - end > max(0.1, 2 * error_of_difference(noise, width, width))
+    if level < HIGH_NATS or is_falling:
+        return None
+    usually = f"; usual for {signs.setting('method.name')} is {usual:.2g}" if usual else ""
+    text = f"at a learning rate of {rate:.2g}{usually} the loss stays at {level:.3f}"
+    first, last = float(curve.steps[len(curve) // 2]), float(curve.steps[-1])
+    return Swing("diverging", text, first, last, 0.65)
+
+
+def _rough(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | None:
+    """So much noise that no fall shows after many steps."""
+    validation = signs.validation.finite.values
+    if noise < ROUGH or len(values) < ROUGH_POINTS or float(np.median(curve.values)) < HIGH_NATS / 4:
+        return None
+    width = fifth_of(curve)
+    fall = float(np.median(values[:width]) - np.median(values[-width:]))
+    is_better = len(validation) > 1 and validation[-1] < 0.97 * validation[0]
+    if is_better or fall > 1.5 * error_of_difference(noise, width, width):
+        return None
+    text = f"single steps are {np.expm1(noise):.0%} above or below their neighbours, and no fall shows"
+    return Swing("oscillating", text, float(curve.steps[0]), float(curve.steps[-1]), 0.55)
+
+
+def _window_rows(signs: Signs) -> int | None:
+    """Rows of one step, as far as they are known."""
+    rows = signs.setting("training.per_device_train_batch_size")
+    return int(rows) * int(signs.setting("training.gradient_accumulation_steps", 1)) if rows else None
+
+
+def _finding(signs: Signs, found: list[Swing]) -> Finding:
+    surest = max(found, key=lambda swing: swing.confidence)
+    rate, rows = peak_rate(signs), _window_rows(signs)
+    warmup = float(signs.setting(WARMUP, LONG_WARMUP))
+    told = f"the learning rate{f' {rate:.2g}' if rate else ''} is too high"
+    causes = {"hump": f"the warmup is too short, or {told}"}
+    cause = causes.get(surest.kind, told)
+    if surest.kind != "hump" and warmup < 0.01:
+        cause += ", and it begins without a warmup"
+    changes = gentler(signs, parts=RATE_PARTS, good=_good_rate(signs, found))
+    if rows and rows <= FEW_ROWS:
+        cause += f"; a step sees {rows} row{'s' if rows > 1 else ''} only"
+        batch = int(signs.setting("training.per_device_train_batch_size"))
+        reason = f"steps of {ENOUGH_ROWS} rows are less at the mercy of one row"
+        changes += (Change("training.gradient_accumulation_steps", ENOUGH_ROWS // batch, reason),)
+    return Finding(
+        ailment="loss_unstable",
+        title=f"{TITLE} ({'swinging' if surest.kind == 'oscillating' else 'diverging'})",
+        cause=cause,
+        evidence=tuple(
+            Evidence(swing.text, "loss", swing.first_step, swing.last_step)
+            for swing in sorted(found, key=lambda swing: -swing.confidence)
+        ),
+        remedy="Lower the learning rate and let it rise over the first tenth of the run"
+        + ("; let a step see more rows." if rows and rows <= FEW_ROWS else "."),
+        confidence=surest.confidence,
+        changes=changes,
+    )
+
+
+def _good_rate(signs: Signs, found: list[Swing]) -> float | None:
+    """The rate up to which the loss still fell, if that was on the way up."""
+    first = min(swing.first_step for swing in found)
+    peak, rate = peak_rate(signs), rate_at(signs, first)
+    is_rising = rate is not None and peak is not None and rate < 0.9 * peak
+    curve = signs.curve("learning_rate").finite
+    before_peak = is_rising and bool(first <= curve.steps[int(np.argmax(curve.values))])
+    return rate if before_peak and rate else None

@@ -1,0 +1,81 @@
+"""The loss or the gradient became NaN or infinite, and the weights with it or the run stopped before that."""
+
+import re
+
+import numpy as np
+
+from tunesmith.doctor.finding import Evidence, Finding
+from tunesmith.doctor.rates import gentler, peak_rate
+from tunesmith.doctor.signs import Curve, Signs
+
+TITLE = "a loss or gradient is no number"
+IS_LIVE = True
+# `loss is nan`, `grad_norm is inf`: the loop's guard says it so (training/loop.py), others much alike.
+TOLD = re.compile(r"\b(\w*(?:loss|grad\w*))\b\W*(?:is|became)?\s*(-?inf\w*|nan)\b", re.IGNORECASE)
+# Float16 training skips its first steps, whose gradients overflow, and goes on well (loss scaling, arXiv:
+# 1710.03740, section 3.2); a gradient that is no number at the end, so many points long, does not pass.
+LAST_GRADIENTS = 2
+# The rate did not merely shake the loss but broke it.
+RATE_PARTS = 10.0
+
+
+def examine(signs: Signs) -> Finding | None:
+    """Speaks of any NaN or infinity in a loss, and of gradients that stay so."""
+    evidence = [found for found in (_told(signs), *_in_losses(signs), _in_gradients(signs)) if found]
+    if not evidence:
+        return None
+    rate = peak_rate(signs)
+    where = f"the learning rate {rate:.2g}" if rate else "the learning rate"
+    return Finding(
+        ailment="non_finite",
+        title=TITLE,
+        cause=f"most often {where} is too high, and weights overflow; else a broken row or broken weights",
+        evidence=tuple(evidence),
+        remedy="Lower the learning rate and warm up longer. If it comes again at the same step, look at that "
+        "step's rows and at whether the base model's own loss is a number.",
+        confidence=0.97,
+        changes=gentler(signs, parts=RATE_PARTS),
+    )
+
+
+def _told(signs: Signs) -> Evidence | None:
+    found = TOLD.search(signs.why) if signs.status == "failed" else None
+    if found is None:
+        return None
+    return Evidence(
+        f"the run ended at step {signs.last_step:g}: {found.group(1)} is {found.group(2)}",
+        curve="grad_norm" if "grad" in found.group(1).lower() else "loss",
+        first_step=signs.last_step,
+        last_step=signs.last_step,
+    )
+
+
+def _in_losses(signs: Signs) -> list[Evidence]:
+    found = []
+    for name, what in (("loss", "training loss"), ("eval_loss", "validation loss")):
+        curve = signs.curve(name)
+        bad = ~np.isfinite(curve.values)
+        if bad.any():
+            first = int(np.argmax(bad))
+            text = f"{what} is {curve.values[first]} at step {curve.steps[first]:g}"
+            text += f" and at {int(bad.sum())} of {len(curve)} logged points"
+            found.append(Evidence(text, name, float(curve.steps[first]), float(curve.steps[bad][-1])))
+    return found
+
+
+def _in_gradients(signs: Signs) -> Evidence | None:
+    curve = signs.curve("grad_norm")
+    bad = ~np.isfinite(curve.values)
+    if len(curve) < LAST_GRADIENTS or not bad[-LAST_GRADIENTS:].all():
+        return None
+    good = np.flatnonzero(~bad)
+    first = int(good[-1]) + 1 if len(good) else 0
+    text = f"the gradient is no number from step {curve.steps[first]:g} to the last, {curve.steps[-1]:g}"
+    if _is_loss_zero(signs.loss, from_step=float(curve.steps[first])):
+        text += ", where the log shows the loss as 0 (a Hugging Face Trainer writes NaN so)"
+    return Evidence(text, "grad_norm", float(curve.steps[first]), float(curve.steps[-1]))
+
+
+def _is_loss_zero(loss: Curve, *, from_step: float) -> bool:
+    tail = loss.values[loss.steps >= from_step]
+    return len(tail) > 0 and bool((tail == 0).all())
