@@ -19,6 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tunesmith.evaluation.findings import Mark
+
 Points = list[tuple[float, float]]
 
 MOST_POINTS = 400
@@ -38,10 +40,25 @@ class Palette:
     training: str
     validation: str
     paper: str
+    mark: str
 
 
-LIGHT = Palette(ink="#5d6470", grid="#e4e6ea", training="#9aa3b2", validation="#2f55c8", paper="#ffffff")
-DARK = Palette(ink="#9ba3b0", grid="#2c313a", training="#78818f", validation="#8fb0ff", paper="#181b20")
+LIGHT = Palette(
+    ink="#5d6470",
+    grid="#e4e6ea",
+    training="#9aa3b2",
+    validation="#2f55c8",
+    paper="#ffffff",
+    mark="#a8321f",
+)
+DARK = Palette(
+    ink="#9ba3b0",
+    grid="#2c313a",
+    training="#78818f",
+    validation="#8fb0ff",
+    paper="#181b20",
+    mark="#ff9f8a",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +94,26 @@ def best_point(points: Points) -> tuple[float, float] | None:
     return min(points, key=lambda point: (point[1], point[0]), default=None)
 
 
-def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """The pictures these metrics allow: the loss first, then learning rate and gradient norm."""
+def draw_curves(metrics: Sequence[Mapping[str, Any]], marks: Sequence[Mark] = ()) -> list[Curve]:
+    """The pictures these metrics allow: the loss first, then learning rate and gradient norm.
+
+    Args:
+        metrics: lines with `step` and figures.
+        marks: stretches to shade and number, each on the picture of its curve.
+    """
     training, validation = series(metrics, key="loss"), series(metrics, key="eval_loss")
     curves = []
     if training or validation:
-        versions = [_loss_svg(training, validation, palette=palette) for palette in (LIGHT, DARK)]
-        curves.append(picture("Loss", versions, caption=_loss_caption(training, validation)))
+        marked = [mark for mark in marks if mark.curve in ("loss", "eval_loss")]
+        versions = [_loss_svg(training, validation, marked, palette=palette) for palette in (LIGHT, DARK)]
+        caption = _loss_caption(training, validation) + _marks_text(marked)
+        curves.append(picture("Loss", versions, caption=caption))
     for key, title in (("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm")):
         points = series(metrics, key=key)
         if points:
-            versions = [_small_svg(points, palette=palette) for palette in (LIGHT, DARK)]
-            curves.append(picture(title, versions, caption=_small_caption(points)))
+            marked = [mark for mark in marks if mark.curve == key]
+            versions = [_small_svg(points, marked, palette=palette) for palette in (LIGHT, DARK)]
+            curves.append(picture(title, versions, caption=_small_caption(points) + _marks_text(marked)))
     return curves
 
 
@@ -151,7 +176,11 @@ def _thinned_text(points: Points) -> str:
     return f" Each point of the line is the mean of {size} logged steps." if size > 1 else ""
 
 
-def _loss_svg(training: Points, validation: Points, *, palette: Palette) -> str:
+def _marks_text(marks: Sequence[Mark]) -> str:
+    return " Shaded and numbered: what the findings are about." if marks else ""
+
+
+def _loss_svg(training: Points, validation: Points, marks: Sequence[Mark], *, palette: Palette) -> str:
     with rc_context(_SETTINGS):
         figure = Figure(figsize=(9.2, 3.5), layout="constrained")
         axes = figure.add_subplot()
@@ -159,18 +188,20 @@ def _loss_svg(training: Points, validation: Points, *, palette: Palette) -> str:
         _line(axes, training, colour=palette.training, label="training", width=1.3)
         _line(axes, validation, colour=palette.validation, label="validation", width=2.0, marker="o")
         _mark_best(axes, best_point(validation), palette=palette)
+        _shade(axes, marks, palette=palette)
         axes.set_ylabel("loss, nats/token", color=palette.ink)
         axes.set_xlabel("step", color=palette.ink)
         axes.legend(frameon=False, labelcolor=palette.ink, loc="upper right")
         return svg_text(figure)
 
 
-def _small_svg(points: Points, *, palette: Palette) -> str:
+def _small_svg(points: Points, marks: Sequence[Mark], *, palette: Palette) -> str:
     with rc_context(_SETTINGS):
         figure = Figure(figsize=(4.5, 1.9), layout="constrained")
         axes = figure.add_subplot()
         _style(axes, palette=palette)
         _line(axes, points, colour=palette.training, label="", width=1.3)
+        _shade(axes, marks, palette=palette)
         axes.set_xlabel("step", color=palette.ink)
         axes.set_ylim(bottom=0)
         return svg_text(figure)
@@ -198,6 +229,36 @@ def _mark_best(axes: Axes, best: tuple[float, float] | None, *, palette: Palette
         color=palette.validation,
         fontweight="bold",
     )
+
+
+def _shade(axes: Axes, marks: Sequence[Mark], *, palette: Palette) -> None:
+    """Shade each mark's stretch, its number above it; one of a single step is a thin line."""
+    low, high = axes.get_xlim()
+    levels: list[float] = []
+    for mark in marks:
+        axes.axvspan(
+            mark.first_step, mark.last_step, facecolor=palette.mark, alpha=0.13, edgecolor="none", zorder=0
+        )
+        if mark.last_step - mark.first_step < _THIN * (high - low):
+            axes.axvline(mark.first_step, color=palette.mark, alpha=0.5, linewidth=1.0, zorder=0)
+        middle = (mark.first_step + mark.last_step) / 2
+        # Numbers that would stand on each other stand one above the other.
+        level = sum(abs(middle - other) < _NUMBER_ROOM * (high - low) for other in levels)
+        levels.append(middle)
+        axes.annotate(
+            str(mark.number),
+            (middle, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3 + 11 * level),
+            textcoords="offset points",
+            ha="center",
+            color=palette.mark,
+            fontweight="bold",
+        )
+
+
+# Shares of the picture's width.
+_THIN, _NUMBER_ROOM = 0.004, 0.03
 
 
 def style_axes(axes: Axes, *, palette: Palette, grid: Literal["both", "x", "y"]) -> None:
