@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jinja2
-
 from tunesmith.data.audit.signs import SPECIAL_TOKENS
 from tunesmith.data.batches import NAMED_ROWS
-from tunesmith.data.conversation import Row
-from tunesmith.data.render import Rendered, Renderer
+from tunesmith.data.conversation import Message, Row
+from tunesmith.data.render import Rendered, Renderer, Template
 from tunesmith.data.split import prompt_key
+from tunesmith.errors import TemplateError
 
 MOST_ROWS = 20_000  # of a larger set as many, evenly spaced: a habit of the data shows in them
 _LEAD_IN_CHARACTERS = 24
@@ -48,9 +47,10 @@ def template_clues(renderer: Renderer, rows: Sequence[Rendered]) -> dict[str, An
         least half of the rows end in a scored token that generation stops at.
     """
     own = renderer.tokenizer.chat_template
-    used = _markers(renderer, rows[0].row, renderer.template.text)
+    used = _markers(renderer, rows[0].row)
     is_own = own == renderer.template.text
-    of_own = used if is_own else _markers(renderer, rows[0].row, own) if isinstance(own, str) else ()
+    is_foreign = isinstance(own, str) and not is_own
+    of_own = _own_markers(renderer, own, rows[0].row) if is_foreign else ()
     known = renderer.tokenizer.backend_tokenizer
     stops = set(renderer.end_of_turn_ids)
     ending = sum(_has_end(row, stops) for row in rows)
@@ -64,14 +64,22 @@ def template_clues(renderer: Renderer, rows: Sequence[Rendered]) -> dict[str, An
     }
 
 
-def _markers(renderer: Renderer, row: Row, template: str) -> tuple[str, ...]:
-    """Control-like markers in a conversation with the roles of `row`; none if the template refuses them."""
-    turns = [{"role": message.role, "content": "a", "instruction": "a"} for message in row.messages]
+def _markers(renderer: Renderer, like: Row) -> tuple[str, ...]:
+    """Control-like markers around turns with the roles of `like`; none where the template refuses them."""
+    turns = tuple(Message(message.role, "a") for message in like.messages)
     try:
-        text = str(renderer.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False))
-    except (jinja2.TemplateError, ValueError):
+        ids = renderer.render(Row(turns, "the probe", 1, "messages")).ids
+    except TemplateError:
         return ()
-    return tuple(dict.fromkeys(match.group() for match in SPECIAL_TOKENS.finditer(text)))
+    text = renderer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    return tuple(dict.fromkeys(match.group() for match in SPECIAL_TOKENS.finditer(str(text))))
+
+
+def _own_markers(renderer: Renderer, own: str, like: Row) -> tuple[str, ...]:
+    try:
+        return _markers(Renderer(renderer.tokenizer, Template("the model's chat template", own)), like)
+    except TemplateError:
+        return ()
 
 
 def _has_end(row: Rendered, stops: set[int]) -> bool:

@@ -33,7 +33,7 @@ _TOKEN = re.compile(
 COLLAPSE_NATS = 0.5
 FEWEST_POINTS = 8  # a quarter of fewer is one point
 # Losses of the last two quarters of a run that differ by more still fall.
-FALLING_SHARE = 0.03
+FALLING_SHARE = 0.05
 FEW_STEPS = 50
 SLOW_PARTS = 5  # a rate so many times below the usual one needs more than epochs
 MORE_EPOCHS, GENTLER_PARTS = 3, 4

@@ -18,8 +18,9 @@ SMALL_NATS, SMALL_POINTS = 0.02, 2.0
 SCORE_P = 0.01
 # The score that says most about a task comes first; one that the task does not have is not measured.
 SCORES = ("numeric", "field_accuracy", "exact_match", "chrf")
-# Tuning on one task costs a little everywhere else; half a nat a token is a model that has forgotten.
-FORGOTTEN_NATS = 0.5
+# Tuning on one task costs a little everywhere else. A model that has forgotten is worse by half a nat a
+# token, and by a quarter of the base's loss: one that knew little to begin with has little to forget.
+FORGOTTEN_NATS, FORGOTTEN_SHARE = 0.5, 0.25
 GENERAL_PLACE = "general requests"
 SURE, FEW_ROWS, SCORE_ALONE, FORGETTING = 0.9, 0.75, 0.6, 0.5
 WATCHED_PATIENCE, GENTLER_PARTS, MUCH_GENTLER_PARTS = 2, 4, 10
@@ -143,9 +144,10 @@ def _patient(signs: Signs) -> Iterator[Change]:
 
 def _forgetting(signs: Signs) -> Finding | None:
     """General requests are answered clearly worse, though the task itself is not."""
-    places = {place.get("name"): place.get("comparison") or {} for place in signs.elsewhere.get("places", ())}
-    change = places.get(GENERAL_PLACE, {})
-    if change.get("low") is None or change["low"] <= FORGOTTEN_NATS:
+    places = {place.get("name"): place for place in signs.elsewhere.get("places", ())}
+    place = places.get(GENERAL_PLACE, {})
+    change, base = place.get("comparison") or {}, (place.get("base") or {}).get("value", 0.0)
+    if change.get("low") is None or change["low"] <= max(FORGOTTEN_NATS, FORGOTTEN_SHARE * base):
         return None
     text = (
         f"loss on {change['n']} general requests is above the base model's: {_interval(change)} nats a token"
