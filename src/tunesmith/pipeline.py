@@ -16,9 +16,10 @@ import torch
 from tunesmith.config import RunConfig
 from tunesmith.data.prepare import Prepared, prepare_data
 from tunesmith.data.render import Rendered, Renderer, make_renderer
+from tunesmith.doctor.live import Bedside, Watch, at_bedside, examined
 from tunesmith.evaluation.answer_checks import checks_of
 from tunesmith.evaluation.elsewhere import Elsewhere
-from tunesmith.evaluation.evidence import Evidence, write_evidence
+from tunesmith.evaluation.evidence import Evidence, write_measured, write_pages
 from tunesmith.evaluation.measure import evaluate_model
 from tunesmith.evaluation.measure_elsewhere import measure_elsewhere
 from tunesmith.evaluation.scores import Evaluation
@@ -50,6 +51,7 @@ from tunesmith.training.going_on import checkpoint_to_go_on_from
 from tunesmith.training.loop import Loop
 from tunesmith.training.loss import held_out_losses
 from tunesmith.training.ranks import Ranks, loading_device, this_process
+from tunesmith.training.schedule import plan_steps
 from tunesmith.training.shards import whole_weights
 from tunesmith.training.state import Trained
 from tunesmith.training.stop import heeded_signals, interruption_told, kept_status
@@ -124,7 +126,7 @@ def finetune(
             run = create_run(path, is_writer=ranks.is_main)
             until_end.enter_context(held(run, is_new=True))
             begin_record(run, resolved, renderer, facts)
-        with kept_status(run):
+        with at_bedside(run, progress.say) as doctor, kept_status(run):
             loop = Loop(
                 tuned.model,
                 data.train,
@@ -134,7 +136,7 @@ def finetune(
                 pad_id=tuned.pad_id,
                 eval_batch_rows=config.evaluation.per_device_eval_batch_size,
                 checkpoints=run.checkpoints,
-                record=first_peak_told(launch, run.add_metrics, progress.say),
+                record=recorder(run, resolved, facts, data, launch, doctor, progress),
                 progress=progress,
             )
             if resume:
@@ -184,6 +186,22 @@ def prepare_model(
     tuned_from = source if method.base == "trained" else None
     tuned = LoadedModel(model, loaded.tokenizer, source, tuned_from=tuned_from)
     return tuned, {"trainable": trainable(model), "base": base_parameters}
+
+
+def recorder(
+    run: RunFolder,
+    resolved: Resolved,
+    facts: dict[str, Any],
+    data: Prepared,
+    launch: Launch,
+    doctor: Bedside,
+    progress: Progress,
+) -> Callable[..., None]:
+    """What takes each line of metrics; on the way the first peak of memory and what ails the run are told."""
+    settings = {key: value for key, value, _ in resolved.rows()}
+    planned = plan_steps(launch.training, rows=len(data.train), processes=this_process().count)
+    watch = Watch(settings, facts, planned.total_steps, planned.steps_per_epoch)
+    return doctor.watching(watch, first_peak_told(launch, run.add_metrics, progress.say))
 
 
 def save_result(
@@ -261,7 +279,9 @@ def conclude(
         "status": "succeeded",
         "seconds": round(seconds, 1),
     }
-    write_evidence(run, resolved, found, outcome=outcome, source_is_local=source.kind == "folder")
+    write_measured(run, found)
+    outcome |= examined(run, outcome)
+    write_pages(run, resolved, found, outcome=outcome, source_is_local=source.kind == "folder")
     # Last, so that a run that says it succeeded has all its files.
     run.update_manifest(**outcome)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunesmith.config import LEARNING_RATES, METHODS_WITH, RunConfig, TrainingConfig
+from tunesmith.config import LEARNING_RATES, METHODS_WITH, MethodConfig, RunConfig, TrainingConfig
 from tunesmith.doctor.finding import Change, Finding
 from tunesmith.resolve import Resolved, options
 
@@ -109,9 +109,12 @@ def _with_consequences(change: Change, values: Mapping[str, Any], changed: set[s
     found = {change.key: change.value}
     if change.key == _EPOCHS and values[_MAX_STEPS] and _MAX_STEPS not in changed:
         found[_MAX_STEPS] = None
-    if change.key == "method.name" and _RATE not in changed:
+    if change.key == "method.name":
+        for name, methods in METHODS_WITH.items():
+            if change.value not in methods:
+                found[f"method.{name}"] = MethodConfig.model_fields[name].default
         default: Any = TrainingConfig.model_fields["learning_rate"].default
-        if values[_RATE] == LEARNING_RATES.get(values["method.name"], default):
+        if _RATE not in changed and values[_RATE] == LEARNING_RATES.get(values["method.name"], default):
             found[_RATE] = LEARNING_RATES.get(change.value, default)
     return found
 

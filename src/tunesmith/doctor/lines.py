@@ -68,6 +68,13 @@ def number(value: object) -> float | None:
         return math.inf if value > 0 else -math.inf
 
 
+def peak_rate(curves: Mapping[str, Curve]) -> dict[str, float]:
+    """The peak of the schedule as a setting, as far as it was logged; nothing where it was not."""
+    rates = curves["learning_rate"].finite.values if "learning_rate" in curves else np.empty(0)
+    peak = float(rates.max()) if len(rates) else 0.0
+    return {"training.learning_rate": peak} if peak > 0 else {}
+
+
 def last_epoch(lines: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
     """Step and epoch of the last line that names both, each above 0; None where no line does."""
     pairs = [

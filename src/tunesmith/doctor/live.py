@@ -123,7 +123,7 @@ class Bedside:
 
     def conclude(self, record: Mapping[str, Any]) -> None:
         """Say what the manifest holds at the end of the run, and where there is more of it."""
-        self.tell(record.get("findings", []))
+        self.tell(record.get("findings") or ())
         if record.get("findings"):
             self._say(
                 f"doctor: `tunesmith doctor {self._run.path}` shows evidence and a corrected configuration"
@@ -156,12 +156,14 @@ def examined(run: RunFolder, outcome: Mapping[str, Any]) -> dict[str, Any]:
         outcome: what the manifest will say of the end.
 
     Returns:
-        `findings`; and `findings_trouble` where the diagnosis itself failed, which must not cost a run.
+        `findings`, None where the diagnosis itself failed, which must not cost a run; and `findings_trouble`,
+        what made it fail, or None.
     """
     try:
-        return {"findings": [found.as_dict() for found in diagnose(read_run(run, outcome=outcome))]}
+        found = diagnose(read_run(run, outcome=outcome))
     except Exception as error:
-        return {"findings": [], "findings_trouble": _named(error)}
+        return {"findings": None, "findings_trouble": _named(error)}
+    return {"findings": [each.as_dict() for each in found], "findings_trouble": None}
 
 
 def _named(error: Exception) -> str:

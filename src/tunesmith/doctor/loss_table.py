@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tunesmith.data.records import listed, nearest
-from tunesmith.doctor.lines import Curves, last_epoch
+from tunesmith.doctor.lines import Curves, last_epoch, peak_rate
 from tunesmith.doctor.signs import Signs
 from tunesmith.errors import DataError
 
@@ -65,7 +65,11 @@ def read_loss_table(path: Path, text: str) -> Signs:
         raise DataError(f"{path}: the columns {listed(columns)} hold no figure", hint=_NAMES_HINT)
     pair = last_epoch(lines)
     return Signs(
-        name=str(path), kind="csv", curves=curves, steps_per_epoch=pair[0] / pair[1] if pair else None
+        name=str(path),
+        kind="csv",
+        curves=curves,
+        settings=peak_rate(curves),
+        steps_per_epoch=pair[0] / pair[1] if pair else None,
     )
 
 

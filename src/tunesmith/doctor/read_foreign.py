@@ -12,7 +12,7 @@ from typing import Any
 
 from tunesmith.data.json_records import decoded_text, explain
 from tunesmith.data.records import kind_of, listed, nearest
-from tunesmith.doctor.lines import NAMES, Curves, last_epoch, number
+from tunesmith.doctor.lines import NAMES, Curves, last_epoch, number, peak_rate
 from tunesmith.doctor.loss_table import read_loss_table
 from tunesmith.doctor.signs import Signs
 from tunesmith.errors import DataError
@@ -134,9 +134,6 @@ def _signs_of_state(path: Path, state: Mapping[str, Any]) -> Signs:
     }
     if "eval_loss" in curves and _is_above_zero(state.get("eval_steps")):
         settings["training.eval_steps"] = state["eval_steps"]
-    if "learning_rate" in curves and len(rates := curves["learning_rate"].finite):
-        # The peak of the schedule, as far as it was logged.
-        settings["training.learning_rate"] = float(rates.values.max())
     total, at = number(state.get("max_steps")), number(state.get("global_step")) or 0
     is_planned = total is not None and math.isfinite(total) and total > 0
     pair = last_epoch(lines)
@@ -144,7 +141,7 @@ def _signs_of_state(path: Path, state: Mapping[str, Any]) -> Signs:
         name=str(path),
         kind="trainer_state",
         curves=curves,
-        settings=settings | _adapter_settings(path.parent / ADAPTER),
+        settings=settings | peak_rate(curves) | _adapter_settings(path.parent / ADAPTER),
         total_steps=int(total) if total is not None and is_planned else None,
         steps_per_epoch=pair[0] / pair[1] if pair else None,
         status="succeeded" if total is not None and is_planned and at >= total else "",

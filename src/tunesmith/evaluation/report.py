@@ -15,6 +15,7 @@ from jinja2 import Template
 from tunesmith.data import pages
 from tunesmith.evaluation.curves import draw_curves
 from tunesmith.evaluation.elsewhere import GENERAL_PLACE, MARGIN_NATS, OTHERWISE_PLACE, Elsewhere
+from tunesmith.evaluation.findings import marks_of, view_findings
 from tunesmith.evaluation.marks import (
     ENOUGH_ROWS,
     flatten,
@@ -49,6 +50,7 @@ class RunFacts:
         config: each configuration key with its value and origin (`default`, `file` or `flag`).
         manifest: everything else on record, nested freely. `status` is shown at the top where it is not
             `succeeded`; the model card reads `data` (and `rows`, `split`, `overlap`) and the template's hash.
+        findings: what the doctor found, as dicts; None where nobody looked.
     """
 
     title: str
@@ -61,6 +63,7 @@ class RunFacts:
     metrics: Sequence[Mapping[str, Any]] = ()
     config: Sequence[tuple[str, object, str]] = ()
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    findings: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ def render_report(facts: RunFacts) -> str:
     Returns:
         A page without scripts, links to other files or dates; equal for equal facts.
     """
-    curves = draw_curves(facts.metrics)
+    findings = facts.findings or ()
+    curves = draw_curves(facts.metrics, marks_of(findings))
     return page_template("report.html.j2").render(
         title=facts.title,
         base_model=facts.base_model,
@@ -111,6 +115,8 @@ def render_report(facts: RunFacts) -> str:
         enough_rows=ENOUGH_ROWS,
         wide_curves=[curve for curve in curves if curve.title == "Loss"],
         small_curves=[curve for curve in curves if curve.title != "Loss"],
+        is_examined=facts.findings is not None,
+        findings=view_findings(findings, {key: value for key, value, _ in facts.config}),
         samples=[view_sample(sample) for sample in facts.samples[:SHOWN_SAMPLES]],
         samples_total=len(facts.samples),
         config=[(key, format_fact(value), origin) for key, value, origin in facts.config],
