@@ -17,10 +17,12 @@ from tunesmith.doctor.signs import Array, Curve
 FLOOR_NATS = 0.1
 # A curve with more points is looked at in so many means of neighbours.
 MOST_POINTS = 400
-# No rule looks at fewer points: a median of three and a noise of less say nothing.
-LEAST_POINTS = 6
+# No rule looks at fewer points: the noise of fewer says nothing.
+LEAST_POINTS = 8
 # Of normal noise a standard deviation is so many median deviations (Rousseeuw and Croux 1993, eq. 1.2).
 MAD_TO_DEVIATION = 1.4826
+# With eight values it is often a third too small by chance, with sixty seldom by a tenth.
+SMALL_SAMPLE = 4.0
 # The error of a median of normal noise, against that of a mean (the square root of pi / 2).
 MEDIAN_ERROR = 1.2533
 
@@ -87,20 +89,23 @@ def logs(losses: Array) -> Array:
 
 
 def noise_of(values: Array) -> float:
-    """Standard deviation of single values around their trend; 0 for fewer than three.
+    """Standard deviation of single values around their trend; infinite for fewer than three.
 
     The median size of v[i] - (v[i-1] + v[i+1]) / 2, which a straight trend leaves at 0, is scaled to that of
-    normal noise.
+    normal noise. Of few values it may come out far too small by chance, so it is taken as somewhat larger.
     """
     if len(values) < 3:
-        return 0.0
+        return float("inf")
     bends = values[1:-1] - (values[:-2] + values[2:]) / 2
-    return float(MAD_TO_DEVIATION * np.median(np.abs(bends)) / np.sqrt(1.5))
+    spread = float(np.median(np.abs(bends))) / float(np.sqrt(1.5))
+    return MAD_TO_DEVIATION * spread * (1 + SMALL_SAMPLE / len(values))
 
 
 def error_of_difference(noise: float, one: int, other: int) -> float:
     """Standard error of the difference of two medians, of so many points each."""
-    return noise * MEDIAN_ERROR * float(np.sqrt(1 / one + 1 / other))
+    # One or two points have no median but themselves or their mean.
+    variances = (1 / points * (MEDIAN_ERROR**2 if points > 2 else 1.0) for points in (one, other))
+    return noise * float(np.sqrt(sum(variances)))
 
 
 def rolling_medians(values: Array, width: int) -> Array:

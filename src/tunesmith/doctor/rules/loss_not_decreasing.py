@@ -8,6 +8,7 @@ from tunesmith.doctor.finding import Change, Evidence, Finding
 from tunesmith.doctor.rates import RATE, peak_rate, rounded, usual_rate
 from tunesmith.doctor.signs import Curve, Signs
 from tunesmith.doctor.trends import (
+    LEAST_POINTS,
     error_of_difference,
     fifth_of,
     first_level,
@@ -19,7 +20,6 @@ from tunesmith.doctor.trends import (
 
 TITLE = "the training loss does not fall"
 IS_LIVE = True
-LEAST_POINTS = 8
 # While a run goes on: judged from its middle, where a warmup is long over.
 LIVE_SHARE = 0.5
 # A loss of exactly 0 from the first step has no scored token behind it.
@@ -29,10 +29,10 @@ NO_GRADIENT = 1e-6
 # Validation is over the same rows each time; weights that move at all change it by more.
 SAME = 1e-5
 # Relative falls. Up to `STILL` a curve counts as flat; up to `SLOW` as far too little for a whole run.
-STILL, SLOW, FOREIGN_SLOW = 0.02, 0.10, 0.04
+STILL, SLOW, FOREIGN_SLOW = 0.02, 0.10, 0.03
 # Rates that are low: below this share of the method's usual one; below this one for any method; and below
 # this one for all but full fine-tuning of large models.
-LOW_SHARE, LOW_FOR_ALL, LOW_FOR_MOST = 0.1, 1e-6, 1.05e-5
+LOW_SHARE, LOW_FOR_ALL, LOW_FOR_MOST = 0.15, 1.5e-6, 1.05e-5
 # A model this good already has nothing to fall by.
 GOOD_NATS, GOOD_NATS_UNTOLD = 0.3, 1.0
 # What a run should bring at least, to say how far off this one is.
@@ -64,9 +64,19 @@ class Fall:
     last_step: float
 
     @property
-    def most(self) -> float:
-        """What the fall is at most, likely."""
-        return self.share + 2 * self.error
+    def is_still(self) -> bool:
+        """Whether there was neither a fall nor a rise, as far as the noise lets one see."""
+        is_hidden = abs(self.share) <= STILL / 2 and self.error <= STILL
+        return abs(self.share) + 2 * self.error <= STILL or is_hidden
+
+    def is_less_than(self, share: float) -> bool:
+        """Whether it may well be below `share`, and is no rise."""
+        return -share - 2 * self.error < self.share < max(share, 2 * self.error)
+
+    @property
+    def is_surely_little(self) -> bool:
+        """Whether it is far below what a run brings, whatever is trained."""
+        return abs(self.share) < FOREIGN_SLOW and self.error < FOREIGN_SLOW
 
     @property
     def evidence(self) -> Evidence:
@@ -98,7 +108,7 @@ def _nothing_scored(signs: Signs) -> Finding | None:
         title=TITLE,
         cause="nothing is scored: every label is masked, so there is nothing to learn from",
         evidence=(evidence,),
-        remedy="Check that answers are inside the length limit, and that the mask is found with this template "
+        remedy="Check that answers are inside the length limit and that the mask fits this template "
         "(`tunesmith data preview FILE` shows the scored tokens).",
         confidence=0.95 if scored == 0 or not _has_bad_gradient(signs) else 0.7,
         changes=(Change("data.score", "answers", "the answer's tokens and its end of turn are scored"),),
@@ -129,12 +139,12 @@ def _no_fall(signs: Signs) -> Finding | None:
     level = min(max(fall.start, fall.end) for fall in falls)
     # Any curve that clearly fell, or may have, speaks against.
     if rate is not None and rate < low:
-        slow = SLOW if usual_rate(signs) or rate < LOW_FOR_ALL else FOREIGN_SLOW
-        is_little = all(fall.share < slow or fall.share < 2 * fall.error for fall in falls)
+        is_low = usual_rate(signs) is not None or rate < LOW_FOR_ALL
+        is_little = all(fall.is_less_than(SLOW) if is_low else fall.is_surely_little for fall in falls)
         return _too_low(signs, rate, falls) if is_little and level >= GOOD_NATS else None
     if rate is not None and _is_same(signs.validation) and level >= GOOD_NATS / 10:
         return _frozen(signs, tuple(fall.evidence for fall in falls), 0.9)
-    if any(fall.most > STILL for fall in falls) or level < GOOD_NATS_UNTOLD:
+    if not all(fall.is_still for fall in falls) or level < GOOD_NATS_UNTOLD:
         return None
     evidence = tuple(fall.evidence for fall in falls)
     return _frozen(signs, evidence, 0.6) if rate is not None else _too_low(signs, None, falls)

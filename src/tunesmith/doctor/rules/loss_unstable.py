@@ -25,8 +25,9 @@ IS_LIVE = True
 SURE_RISE, LATE_RISE = 4.5, 6.0
 LEAST_RISE, LEAST_LATE_RISE = float(np.log(1.25)), float(np.log(1.5))
 # A hump begins at the first point, which is alone.
-HUMP_RISE, LEAST_HUMP = 5.0, float(np.log(1.3))
+HUMP_RISE, LEAST_HUMP, LEAST_HUMP_NATS = 4.0, float(np.log(1.45)), 0.3
 HUMP_WITHIN = 0.5
+LONG_POINTS = 50
 # Spikes: so many errors and so far above their surroundings, in more than one point, and that often.
 SPIKE_NOISE, LEAST_SPIKE, SPIKE_POINTS, SPIKES, SPIKE_WINDOW = 5.0, float(np.log(1.35)), 2, 2, 15
 # A curve as rough as this that has not fallen after so many points swings instead of learning.
@@ -104,13 +105,17 @@ def _rise_to_the_end(curve: Curve, values: Array, noise: float) -> Swing | None:
 
 def _hump(curve: Curve, values: Array, noise: float) -> Swing | None:
     """The loss climbs from where it began, and may come back."""
-    early = rolling_medians(values[1 : max(4, int(len(values) * HUMP_WITHIN))], 3)
+    # Of five points, two may be odd rows, one at the end of an epoch and one at the start of the next.
+    width = 5 if len(values) >= LONG_POINTS else 3
+    early = rolling_medians(values[1 : max(width + 1, int(len(values) * HUMP_WITHIN))], width)
     top = int(np.argmax(early))
     rise = float(early[top] - values[0])
-    if rise < max(LEAST_HUMP, HUMP_RISE * error_of_difference(noise, 1, 3)):
+    high = float(np.median(curve.values[1 + top : 1 + top + width]))
+    if high < curve.values[0] + LEAST_HUMP_NATS or rise < max(
+        LEAST_HUMP, HUMP_RISE * error_of_difference(noise, 1, width)
+    ):
         return None
-    high = float(np.median(curve.values[1 + top : 4 + top]))
-    first, last = float(curve.steps[0]), float(curve.steps[3 + top])
+    first, last = float(curve.steps[0]), float(curve.steps[top + width])
     text = f"the loss climbs from {curve.values[0]:.3f} at step {first:g} to {high:.3f} up to step {last:g}"
     is_back = float(np.median(values[-3:])) < values[0]
     return Swing("hump" if is_back else "diverging", text, first, last, 0.75 if is_back else 0.9)

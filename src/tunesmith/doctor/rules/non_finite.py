@@ -15,13 +15,19 @@ TOLD = re.compile(r"\b(\w*(?:loss|grad\w*))\b\W*(?:is|became)?\s*(-?inf\w*|nan)\
 # Float16 training skips its first steps, whose gradients overflow, and goes on well (loss scaling, arXiv:
 # 1710.03740, section 3.2); a gradient that is no number at the end, so many points long, does not pass.
 LAST_GRADIENTS = 2
+# No loss falls from here to exactly 0 between two points of a log, and stays there.
+FALLS_TO_ZERO_NATS, LAST_ZEROS = 0.2, 2
 # The rate did not merely shake the loss but broke it.
 RATE_PARTS = 10.0
 
 
 def examine(signs: Signs) -> Finding | None:
     """Speaks of any NaN or infinity in a loss, and of gradients that stay so."""
-    evidence = [found for found in (_told(signs), *_in_losses(signs), _in_gradients(signs)) if found]
+    evidence = [
+        found
+        for found in (_told(signs), *_in_losses(signs), _in_gradients(signs), _as_zero(signs.loss))
+        if found
+    ]
     if not evidence:
         return None
     rate = peak_rate(signs)
@@ -71,11 +77,17 @@ def _in_gradients(signs: Signs) -> Evidence | None:
     good = np.flatnonzero(~bad)
     first = int(good[-1]) + 1 if len(good) else 0
     text = f"the gradient is no number from step {curve.steps[first]:g} to the last, {curve.steps[-1]:g}"
-    if _is_loss_zero(signs.loss, from_step=float(curve.steps[first])):
-        text += ", where the log shows the loss as 0 (a Hugging Face Trainer writes NaN so)"
     return Evidence(text, "grad_norm", float(curve.steps[first]), float(curve.steps[-1]))
 
 
-def _is_loss_zero(loss: Curve, *, from_step: float) -> bool:
-    tail = loss.values[loss.steps >= from_step]
-    return len(tail) > 0 and bool((tail == 0).all())
+def _as_zero(loss: Curve) -> Evidence | None:
+    """A Hugging Face Trainer leaves NaN out of its sums and so logs 0 (`logging_nan_inf_filter`)."""
+    above = np.flatnonzero(loss.values != 0)
+    first = int(above[-1]) + 1 if len(above) else 0
+    if not 0 < first <= len(loss) - LAST_ZEROS or not loss.values[first - 1] > FALLS_TO_ZERO_NATS:
+        return None
+    text = (
+        f"the loss is {loss.values[first - 1]:.3f} at step {loss.steps[first - 1]:g} and exactly 0 from step "
+    )
+    text += f"{loss.steps[first]:g} on, as a Hugging Face Trainer writes NaN"
+    return Evidence(text, "loss", float(loss.steps[first]), float(loss.steps[-1]))

@@ -17,9 +17,9 @@ RISE = 0.05
 # A single validation behind the best, or a log without a training loss, has to say more.
 LONE_RISE = 0.10
 # Where a foreign run ended before its time, somebody has seen it already.
-STOPPED_RISE = 0.30
-# A validation loss of less is as good as none, and a rise from it says little.
-LEAST_NATS = 0.02
+STOPPED_RISE = 0.50
+# A validation loss of less is as good as none, and so small a rise says nothing.
+LEAST_NATS, LEAST_RISE_NATS = 0.02, 0.01
 # A training loss at the end that is no lower than this share of the validation loss is no sign of rote.
 GAP = 0.9
 # Up to so many rows, or passes, either is the likelier cause (guide: a few hundred rows, 2 to 5 epochs).
@@ -41,9 +41,10 @@ def examine(signs: Signs) -> Finding | None:
     if not behind:
         return None
     lowest = max(float(curve.values[best]), LEAST_NATS)
-    rise = last_level(curve, max(min(behind, 2), behind // 3)).value / lowest - 1
+    end = last_level(curve, max(min(behind, 2), behind // 3)).value
     training = _training(signs, float(curve.steps[best]))
-    if rise < _needed(signs, behind, has_training=training is not None):
+    rise = _needed(signs, behind, has_training=training is not None)
+    if end < max(lowest * (1 + rise), lowest + LEAST_RISE_NATS):
         return None
     if training and not training[1] < min(training[0], GAP * float(curve.values[-1])):
         return None
@@ -92,9 +93,7 @@ def _finding(signs: Signs, curve: Curve, best: int, training: tuple[float, float
     causes += [f"too many passes over it ({epochs:.1f})"] if epochs and epochs > FEW_EPOCHS else []
     causes = causes or ["more training than the data carry"]
     if step == 0:
-        causes = [
-            "no step made the validation rows better: they are of another kind, or the rate is too high"
-        ]
+        causes = ["no step made validation better: its rows are of another kind, or the rate is too high"]
     return Finding(
         ailment="overfitting",
         title=TITLE,

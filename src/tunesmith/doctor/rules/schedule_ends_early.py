@@ -6,13 +6,13 @@ import numpy as np
 
 from tunesmith.doctor.finding import Change, Evidence, Finding
 from tunesmith.doctor.signs import Curve, Signs
+from tunesmith.doctor.trends import LEAST_POINTS
 
 TITLE = "the learning rate ends before the run"
 IS_LIVE = True
 # A cosine is below a hundredth of its peak for its last 6 %, a square for its last 10 %.
 NEAR_ZERO = 0.01
 TAIL_SHARE = 0.10
-LEAST_POINTS = 8
 LEAST_ZEROS = 2
 # A cosine that goes on beyond its length rises again; so far up it is seen.
 RISEN = 0.1
@@ -36,7 +36,7 @@ def examine(signs: Signs) -> Finding | None:
     curve = signs.curve("learning_rate").finite
     if len(curve) < LEAST_POINTS or not curve.values.max() > 0:
         return None
-    length = max(float(signs.total_steps or 0), signs.last_step)
+    length = signs.last_step if signs.is_over else max(float(signs.total_steps or 0), signs.last_step)
     found = _dead_end(curve, length) or _second_rise(curve, length) or _cut_off(signs, curve)
     if found is None:
         return None
@@ -81,9 +81,7 @@ def _second_rise(curve: Curve, length: float) -> Misfit | None:
     share = (length - float(curve.steps[low])) / length
     if values[low] > NEAR_ZERO * peak or not is_slow or share <= TAIL_SHARE or rise[-1] < RISEN * peak:
         return None
-    text = (
-        f"the learning rate reaches 0 at step {curve.steps[low]:g} and climbs again to {rise[-1]:.2g} until "
-    )
+    text = f"the learning rate reaches 0 at step {curve.steps[low]:g} and climbs to {rise[-1]:.2g} until "
     text += f"step {curve.steps[-1]:g}: its schedule was {share:.0%} shorter than the run"
     return Misfit(text, float(curve.steps[low]), float(curve.steps[-1]), 0.7)
 
