@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.exceptions import SecurityError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.marks import Mark, unmarked, wrapped
+from tunesmith.data.template_sandbox import ChatTemplate, TooCostly
 from tunesmith.errors import TemplateError, UserError
 
 # How a `tokenizer.json` says that a blank comes before the first word, and how it says that none does.
@@ -118,7 +120,8 @@ class Renderer:
         score_all: score every token instead of answers only.
 
     Raises:
-        TemplateError: if the tokenizer has no fast backend, or cuts plain text in another way than we do.
+        TemplateError: if the tokenizer has no fast backend, or cuts plain text in another way than we do; if
+            the template is none.
     """
 
     def __init__(
@@ -132,6 +135,8 @@ class Renderer:
         self.tokenizer = tokenizer
         self.template = template
         self.score_all = score_all
+        self._chat = _compiled(template)
+        self._tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
         self._specials = {
             token.content: (token_id, token) for token_id, token in tokenizer.added_tokens_decoder.items()
         }
@@ -206,18 +211,17 @@ class Renderer:
             for message in messages
         ]
         try:
-            text = self.tokenizer.apply_chat_template(
-                turns,
-                chat_template=self.template.text,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
+            return self._chat.render(turns, add_generation_prompt=add_generation_prompt, tokens=self._tokens)
+        except (TooCostly, SecurityError) as error:
+            raise TemplateError(
+                f"{self.template.name} was stopped: {error}",
+                hint="do not use it; take `--template instruction`, or a template you trust",
+            ) from error
         except jinja2.TemplateError as error:
             raise TemplateError(
                 f"{self.template.name} refuses the roles {[m.role for m in messages]}: {error}",
                 hint="change the rows to the roles it knows, or take another with `--template`",
             ) from error
-        return str(text)
 
     def _text(
         self, messages: Sequence[Message], place: str, *, add_generation_prompt: bool = False
@@ -334,6 +338,17 @@ def make_renderer(tokenizer: Any, template: str, *, score_all: bool = False) -> 
                 hint="give a Jinja file, `auto` or `instruction`",
             ) from error
     return Renderer(tokenizer, choose_template(tokenizer, template), score_all=score_all)
+
+
+def _compiled(template: Template) -> ChatTemplate:
+    try:
+        return ChatTemplate(template.text)
+    except jinja2.TemplateError as error:
+        line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise TemplateError(
+            f"{template.name} is no Jinja template that can be used{line}: {error}",
+            hint="mend it, or take `--template instruction`",
+        ) from error
 
 
 def _longest_first(texts: Sequence[str] | set[str] | dict[str, Any]) -> re.Pattern[str]:

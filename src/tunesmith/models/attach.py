@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.errors import ModelError
-from tunesmith.models import bottleneck  # noqa: F401  # makes its peft type known
+from tunesmith.models.adapter_config import check_adapter_config
 from tunesmith.models.base import set_vocabulary, vocabulary_rows
 from tunesmith.models.folders import read_object
+from tunesmith.models.weights_header import header_problem
 
 INSIDE = "base_model.model."
 KINDS = {"LORA": "LoRA ", "PREFIX_TUNING": "prefix "}
@@ -43,6 +43,8 @@ def put_on(
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # looked for below
             # The folder decides what is tied, and merging looks at it again.
             warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+            if problem := header_problem(folder / "adapter_model.safetensors"):
+                raise ValueError(problem)
             saved = _shapes(folder)
             _check_rank(saved, config)
             rows = vocabulary_rows(_bare(model))
@@ -73,11 +75,7 @@ def _checked_config(folder: Path) -> dict[str, Any]:
             hint="other weight formats can run code when they are read; save the adapter as safetensors",
         )
     config = read_object(folder / "adapter_config.json")
-    if config.get("peft_type") not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise ModelError(
-            f"`{folder}` is an adapter of the type {config.get('peft_type')}, which is not known here",
-            hint="a newer peft may know it: `pip install --upgrade peft`",
-        )
+    check_adapter_config(folder, config)
     return config
 
 

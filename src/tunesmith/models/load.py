@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from tunesmith.errors import ModelError
 from tunesmith.models.find import ModelSource
+from tunesmith.models.foreign import check_config
 from tunesmith.models.four_bit import (
     cast_whole_weights,
     check_device,
@@ -98,6 +99,11 @@ def _read(source: ModelSource, **arguments: Any) -> PreTrainedModel:
             **arguments,
         ),
     )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"`{source.name}` is an adapter, which transformers put on its base unasked",
+            hint="give its base as the model; an adapter in a folder of its own is used where it is named",
+        )
     _check_all_weights_came(source, sorted(report["missing_keys"]))
     return model  # type: ignore[no-any-return]
 
@@ -111,12 +117,18 @@ def _is_stored_in_four_bit(source: ModelSource) -> bool:
     config, _ = reading(
         source, lambda: PretrainedConfig.get_config_dict(source.path, revision=source.revision)
     )
+    check_config(config, name=source.name)
     text = config.get("text_config")
     stored = config.get("quantization_config") or (
         text.get("quantization_config") if isinstance(text, dict) else None
     )
     if not stored:
         return False
+    if not isinstance(stored, dict):
+        raise ModelError(
+            f"`{source.name}` cannot be loaded: `quantization_config` in its config.json is no object",
+            hint="copy the folder again from where it came",
+        )
     if stored.get("load_in_4bit"):
         return True
     kind = "bitsandbytes in 8 bit" if stored.get("load_in_8bit") else stored.get("quant_method", "unknown")

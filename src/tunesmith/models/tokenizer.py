@@ -11,10 +11,17 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tunesmith.errors import ModelError
 from tunesmith.models.find import EMBEDDED, ModelSource, has_plain_tokenizer
+from tunesmith.models.foreign import FOLDER_HINT
 
 UNREADABLE = (
     OSError,
     ValueError,
+    # What the libraries stumble over where a file holds another kind of value than they expect.
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
     SafetensorError,
     hub_errors.HfHubHTTPError,
     hub_errors.HFValidationError,
@@ -58,7 +65,7 @@ def reading(source: ModelSource, read: Callable[[], Any]) -> Any:
             ) from error
         raise ModelError(
             f"`{source.name}` cannot be loaded: {first_line}",
-            hint="the folder needs config.json, tokenizer files and *.safetensors weights",
+            hint=FOLDER_HINT,
         ) from error
 
 
