@@ -5,7 +5,9 @@ A process of its own gives all its memory back, and its peak is its own.
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from tunesmith.config import RunConfig
 from tunesmith.errors import Interrupted, RunFailed, RunFolderError, Terminated
@@ -31,17 +33,11 @@ def finished_run(path: Path, resolved: Resolved, *, progress: Progress, ignored:
         RunFailed: if training failed.
         Interrupted: if it was stopped; repeated, the same call goes on.
     """
-    wanted = resolved.to_repeat()
-    if is_run_folder(path):
-        _check_same(path, wanted.config, ignored=ignored)
-        if open_run(path).manifest.get("status") == "succeeded":
-            progress.say(f"`{path}` was finished before, kept")
-            return open_run(path)
-        arguments = ["--resume", str(path)]
-    else:
-        settings = RunFolder(path.parent).write_text(f"{path.name}.yaml", wanted.as_yaml())
-        arguments = [str(settings), "--output-dir", str(path)]
-    code = _tunesmith("train", *arguments, "--json")
+    command = train_command(path, resolved, ignored=ignored)
+    if is_finished(path):
+        progress.say(f"`{path}` was finished before, kept")
+        return open_run(path)
+    code = _tunesmith(command)
     if code in _STOPPED:
         raise _STOPPED[code](
             f"training was stopped; its state is in `{path}`",
@@ -53,6 +49,51 @@ def finished_run(path: Path, resolved: Resolved, *, progress: Progress, ignored:
             hint=f"mend it and repeat the command with `--output-dir {path.parent}`: finished runs are kept",
         )
     return open_run(path)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether `path` holds a run that went to its end."""
+    return is_run_folder(path) and open_run(path).manifest.get("status") == "succeeded"
+
+
+def train_command(path: Path, resolved: Resolved, *, ignored: str = "") -> tuple[str, ...]:
+    """The words of our command line that train the run in `path`, or go on with it where it was begun.
+
+    Args:
+        path: of the run; the settings of a new one are written beside it.
+        resolved: its configuration.
+        ignored: section whose settings may be others than those that a run there began with.
+
+    Raises:
+        RunFolderError: if the folder holds a run of other settings.
+    """
+    wanted = resolved.to_repeat()
+    if is_run_folder(path):
+        _check_same(path, wanted.config, ignored=ignored)
+        return ("train", "--resume", str(path), "--json")
+    settings = RunFolder(path.parent).write_text(f"{path.name}.yaml", wanted.as_yaml())
+    return ("train", str(settings), "--output-dir", str(path), "--json")
+
+
+def started(
+    command: tuple[str, ...],
+    *,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Our own command line in a new process.
+
+    Args:
+        command: its words, as `train_command` makes them.
+        stdout: where its result goes.
+        stderr: where its messages go; by default to people.
+        environment: all of its variables; by default ours.
+    """
+    # A group of its own, or the terminal and we would both tell it of one Ctrl-C.
+    group = 0 if sys.platform != "win32" else None
+    words = (sys.executable, "-m", "tunesmith", *command)
+    return subprocess.Popen(words, stdout=stdout, stderr=stderr, env=environment, process_group=group)  # noqa: S603 (own program)
 
 
 def _check_same(path: Path, wanted: RunConfig, *, ignored: str) -> None:
@@ -69,13 +110,10 @@ def _check_same(path: Path, wanted: RunConfig, *, ignored: str) -> None:
         )
 
 
-def _tunesmith(*arguments: str) -> int:
-    """Our own command line in a new process; what it says reaches people, and each signal reaches it."""
-    command = (sys.executable, "-m", "tunesmith", *arguments)
-    # A group of its own, or the terminal and we would both tell it of one Ctrl-C.
-    group = 0 if sys.platform != "win32" else None
+def _tunesmith(command: tuple[str, ...]) -> int:
+    """Exit code of our own command line; what it says reaches people, and each signal reaches it."""
     with heeded_signals():
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=group)  # noqa: S603 (own program)
+        process = started(command)
         try:
             while True:
                 try:
