@@ -107,10 +107,8 @@ def of(lines, name):
 
 def timeless(lines):
     """The lines without what no two runs have in common."""
-    return [
-        {k: v for k, v in line.items() if k not in ("tokens_per_second", "peak_memory_bytes")}
-        for line in lines
-    ]
+    measured = ("tokens_per_second", "step_seconds", "input_seconds", "peak_memory_bytes")
+    return [{name: value for name, value in line.items() if name not in measured} for line in lines]
 
 
 def mean_by_hand(model, rows):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tiny import tiny_model_folder
+from tiny_run import timeless
 from tunesmith.errors import Interrupted, RunFailed, RunFolderError
 from tunesmith.pipeline import finetune
 from tunesmith.progress import Silent
@@ -85,13 +86,6 @@ def run_of(flags, folder, **others):
 
 def adapter_bytes(run):
     return (run.adapter / "adapter_model.safetensors").read_bytes()
-
-
-def timeless(lines):
-    return [
-        {k: v for k, v in line.items() if k not in ("tokens_per_second", "peak_memory_bytes")}
-        for line in lines
-    ]
 
 
 @pytest.fixture(scope="module")

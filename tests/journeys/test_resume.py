@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tiny import tiny_model_folder
+from tiny_run import timeless
 from tunesmith.cli.main import main
 from tunesmith.errors import Interrupted, RunFolderError
 from tunesmith.pipeline import finetune
@@ -137,9 +138,7 @@ def wait_for_step(folder, step):
 
 
 def lines(folder, name="metrics.jsonl"):
-    found = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    drop = ("tokens_per_second", "peak_memory_bytes")
-    return [{key: value for key, value in line.items() if key not in drop} for line in found]
+    return timeless(json.loads(line) for line in (folder / name).read_text().splitlines())
 
 
 def everything(folder):

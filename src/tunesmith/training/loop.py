@@ -30,7 +30,7 @@ from tunesmith.training.memory_error import NoMemory, half_of, release_memory, w
 from tunesmith.training.randomness import seed_step
 from tunesmith.training.ranks import Ranks, is_zero, this_process
 from tunesmith.training.schedule import Plan, learning_rate_at, plan_steps
-from tunesmith.training.state import State, Trained
+from tunesmith.training.state import State, TakenStep, Trained
 from tunesmith.training.stop import Signalled, StopRequest
 from tunesmith.training.zero import ZeroEngine
 
@@ -153,18 +153,29 @@ class Loop:
         step = self.state.step + 1
         learning_rate = _learning_rate(step, plan=self.plan, settings=self.settings)
         self.engine.set_learning_rate(learning_rate)
-        loss = self._gradient(window)
+        loss, input_seconds = self._gradient(window)
         grad_norm = self.engine.clip()
         self._guard(f"step {step} was not taken", window, loss=loss, grad_norm=grad_norm)
         self.engine.step()
-        seconds = time.perf_counter() - started
-        tokens = sum(len(row.ids) for row in window)
-        self.state.step, self.state.tokens = step, self.state.tokens + tokens
-        self.state.seconds += seconds
-        self._report_step(loss, learning_rate, grad_norm, tokens / seconds)
+        taken = TakenStep(
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            tokens=sum(len(row.ids) for row in window),
+            seconds=time.perf_counter() - started,
+            input_seconds=input_seconds,
+        )
+        self.state.add(taken)
+        peak_bytes = peak_memory_bytes(self.hardware.device)
+        self.record(step=step, epoch=self._epoch(), **taken.figures, peak_memory_bytes=peak_bytes)
+        self.progress.advance(1, taken.told)
 
-    def _gradient(self, window: Sequence[Rendered]) -> float:
-        """Gradient of the window's mean loss, in as many micro-batches as memory asks for; nats a token."""
+    def _gradient(self, window: Sequence[Rendered]) -> tuple[float, float]:
+        """Gradient of the window's mean loss, in as many micro-batches as memory asks for.
+
+        Returns:
+            The loss in nats a token, and the seconds until the micro-batches were there.
+        """
         while isinstance(found := within_memory(partial(self._accumulate, window)), NoMemory):
             self.engine.forget_gradient()
             rows = _rows_at_once(window, self._cut(window))
@@ -173,12 +184,14 @@ class Loop:
             self.record(step=step, epoch=self._epoch(), micro_batch_rows=self.state.micro_batch_rows)
         return found
 
-    def _accumulate(self, window: Sequence[Rendered]) -> float:
+    def _accumulate(self, window: Sequence[Rendered]) -> tuple[float, float]:
         self.engine.model.train()
         rank, count = self.ranks.rank, self.ranks.count
         if count > 1:
             seed_step(self.settings.seed, step=self.state.step + 1, rank=rank)
+        started = time.perf_counter()
         batches = list(dealt(self._cut(window), rank=rank, count=count, pad_id=self.pad_id))
+        input_seconds = time.perf_counter() - started
         window_tokens = sum(row.scored_tokens for row in window)
         nats = 0.0
         for number, batch in enumerate(batches, start=1):
@@ -186,7 +199,7 @@ class Loop:
                 loss_sum = batch_loss_sum(self.engine.model, batch, self.engine.device)
                 self.engine.backward(loss_sum / window_tokens)
             nats += float(loss_sum.detach())
-        return float(self.ranks.sum(np.array([nats]))[0]) / window_tokens
+        return float(self.ranks.sum(np.array([nats]))[0]) / window_tokens, input_seconds
 
     def _cut(self, window: Sequence[Rendered]) -> Iterator[Batch]:
         count = self.ranks.count
@@ -207,18 +220,6 @@ class Loop:
         bad = {name: value for name, value in figures.items() if not math.isfinite(value)}
         if bad:
             raise _not_finite(what, rows, bad, checkpoints=self.checkpoints, settings=self.settings)
-
-    def _report_step(self, loss: float, learning_rate: float, grad_norm: float, rate: float) -> None:
-        self.record(
-            step=self.state.step,
-            epoch=self._epoch(),
-            loss=loss,
-            learning_rate=learning_rate,
-            grad_norm=grad_norm,
-            tokens_per_second=rate,
-            peak_memory_bytes=peak_memory_bytes(self.hardware.device),
-        )
-        self.progress.advance(1, f"loss {loss:.3f} · {rate:.0f} tokens/s")
 
     def _epoch(self) -> float:
         return round(self.state.step / self.plan.steps_per_epoch, 4)

@@ -28,6 +28,44 @@ class Trained:
     is_early_stop: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TakenStep:
+    """What one optimizer step measured.
+
+    Attributes:
+        loss: mean over the window's scored tokens, before the step, in nats a token.
+        learning_rate: that it was taken with.
+        grad_norm: norm of the whole gradient before it was clipped.
+        tokens: in the window, prompts included, padding not.
+        seconds: for the whole step.
+        input_seconds: of these, until the window's rows had become micro-batches.
+    """
+
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+    input_seconds: float
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the step's line of metrics says of it."""
+        return {
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "grad_norm": self.grad_norm,
+            "tokens_per_second": self.tokens / self.seconds,
+            "step_seconds": self.seconds,
+            "input_seconds": self.input_seconds,
+        }
+
+    @property
+    def told(self) -> str:
+        """The step in a few words, for the progress line."""
+        return f"loss {self.loss:.3f} · {self.tokens / self.seconds:.0f} tokens/s"
+
+
 @dataclass(slots=True)
 class State:
     """What changes from step to step; a checkpoint keeps it.
@@ -49,6 +87,12 @@ class State:
     window_rows: int | None = None
     micro_batch_rows: int | None = None
     eval_batch_rows: int | None = None
+
+    def add(self, taken: TakenStep) -> None:
+        """Count a step that was taken."""
+        self.step += 1
+        self.tokens += taken.tokens
+        self.seconds += taken.seconds
 
     def judge(self, loss: float) -> bool:
         """Whether this is the best validation so far; keeps count."""
