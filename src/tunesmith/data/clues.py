@@ -113,7 +113,7 @@ def copied_answers(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "rows": len(copied),
         "share": round(len(copied) / len(texts), 4),
-        "lead_in": lead_in,
+        "lead_in": _widened(lead_in, [texts[at] for at in copied]),
         "answers": len({texts[at][1] for at in copied}),
         "places": [looked_at[at].place for at in copied[:NAMED_ROWS]],
     }
@@ -184,6 +184,26 @@ def _stands_behind(lead_in: str, prompt: str, answer: str, *, is_first: bool) ->
     else:
         at = (prompt.find(lead_in) if is_first else prompt.rfind(lead_in)) + len(lead_in)
     return at >= 0 and prompt.startswith(answer, at) and _is_whole(prompt, at, at + len(answer))
+
+
+def _widened(lead_in: str, texts: Sequence[tuple[str, str]]) -> str:
+    """The lead-in with all that stands before it in each of these rows: `expected answer: `."""
+    if lead_in in (START, END):
+        return lead_in
+    shared = ""
+    for number, (prompt, answer) in enumerate(texts):
+        end = prompt.find(lead_in + answer) + len(lead_in)
+        before = prompt[max(0, end - _LEAD_IN_CHARACTERS) : end]
+        shared = before if number == 0 else _shared_end(shared, before)
+    # Its first word may be half a word.
+    return max(re.sub(r"\A\w*\W*", "", shared), lead_in, key=len)
+
+
+def _shared_end(one: str, other: str) -> str:
+    at = 0
+    while at < min(len(one), len(other)) and one[-1 - at] == other[-1 - at]:
+        at += 1
+    return one[len(one) - at :]
 
 
 def copied_rows(rows: Sequence[Row]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def labelled(layout: str, *, count: int = 200, leak: float = 1.0, seed: int = 0)
         ("{label} {text}", START),
         ("{text}\n{label}", "\n"),
         ("{text} {label}", END),
-        ("Choose one of billing, delivery, praise, other. Hint: {label}. {text}", "hint: "),
+        ("Choose one of billing, delivery, praise, other. Hint: {label}. {text}", "praise, other. hint: "),
+        ("{text}\nThe expected label is {label}", "the expected label is "),
     ],
 )
 def test_an_answer_behind_one_and_the_same_lead_in_is_found(layout: str, lead_in: str) -> None:
