@@ -13,7 +13,7 @@ from tunesmith.resolve import options
 FOLDER = Path(__file__).parent / "reference"
 COMMANDS = (
     *("train", "demo", "plan", "methods", "evaluate", "generate", "chat", "merge"),
-    *("advise", "compare", "diff", "rate", "ab"),
+    *("advise", "recommend", "sweep", "doctor", "compare", "diff", "rate", "ab"),
     *("adapters list", "adapters switch"),
     *(
         "data check",

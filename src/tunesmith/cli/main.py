@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import tunesmith
-from tunesmith.cli import adapters, advise, compare, data, diff, methods, people, plan, train, use
+from tunesmith.cli import (
+    adapters,
+    advise,
+    compare,
+    data,
+    diff,
+    doctor,
+    methods,
+    people,
+    plan,
+    recommend,
+    sweep,
+    train,
+    use,
+)
 from tunesmith.cli.terminal import messages, print_error, print_json
 from tunesmith.errors import ConfigError, RunFailed, TunesmithError
 
@@ -25,6 +39,9 @@ for command in (
     plan.plan,
     methods.methods,
     advise.advise,
+    recommend.recommend,
+    sweep.sweep,
+    doctor.doctor,
     compare.compare,
     use.evaluate,
     use.generate,
