@@ -191,7 +191,7 @@ def _loss_svg(training: Points, validation: Points, marks: Sequence[Mark], *, pa
         _shade(axes, marks, palette=palette)
         axes.set_ylabel("loss, nats/token", color=palette.ink)
         axes.set_xlabel("step", color=palette.ink)
-        axes.legend(frameon=False, labelcolor=palette.ink, loc="upper right")
+        axes.legend(frameon=False, labelcolor=palette.ink, loc="best")
         return svg_text(figure)
 
 
