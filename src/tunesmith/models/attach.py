@@ -41,6 +41,8 @@ def put_on(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # looked for below
+            # Without effect, or they would have been refused.
+            warnings.filterwarnings("ignore", message="Unexpected keyword arguments")
             # The folder decides what is tied, and merging looks at it again.
             warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
             if problem := header_problem(folder / "adapter_model.safetensors"):

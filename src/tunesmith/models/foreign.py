@@ -80,7 +80,7 @@ def check_folder(path: Path) -> None:
 def _check_index(path: Path, parts: Any) -> None:
     names = set(parts.values()) if isinstance(parts, dict) and _are_texts(parts) else {None}
     for name in names:
-        if name is None or PurePath(name).name != name or PureWindowsPath(name).name != name:
+        if not name or PurePath(name).name != name or PureWindowsPath(name).name != name:
             raise ModelError(
                 f"`{path}` cannot be loaded: {_INDEX} names the file {name!r}, which is none of this folder",
                 hint=_FOREIGN_HINT,

@@ -65,7 +65,7 @@ def _convert(path: Path, folder: Path) -> None:
         raise _unreadable(path, error) from error
     # A model read from GGUF refuses `save_pretrained`; a fresh one of the same shape takes its weights.
     del loaded.config.quantization_config
-    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32, trust_remote_code=False)
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.save_pretrained(folder)

@@ -25,6 +25,8 @@ UNREADABLE = (
     SafetensorError,
     hub_errors.HfHubHTTPError,
     hub_errors.HFValidationError,
+    hub_errors.StrictDataclassError,
+    RuntimeError,
 )
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
@@ -57,6 +59,8 @@ def reading(source: ModelSource, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except UNREADABLE as error:
+        if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+            raise  # a device without memory says nothing of the files
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if source.kind == "hub":
             raise ModelError(

@@ -158,7 +158,7 @@ def known_config(name: str) -> PretrainedConfig:
 def parameters_of(config: PretrainedConfig) -> int:
     """Parameters of a model with this configuration, tied ones once; nothing is allocated."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

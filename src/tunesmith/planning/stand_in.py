@@ -103,7 +103,10 @@ def plain_model(
 ) -> PreTrainedModel:
     """The pretrained model as it is loaded, on torch's meta device."""
     with torch.device("meta"):
-        model = cast(PreTrainedModel, AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype))
+        model = cast(
+            PreTrainedModel,
+            AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype, trust_remote_code=False),
+        )
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(FUSED)
     if is_four_bit:
