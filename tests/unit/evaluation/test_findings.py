@@ -43,8 +43,8 @@ def test_what_can_be_seen_on_a_curve_is_numbered_through():
         Mark(3, "grad_norm", 3.0, 3.0),
     ]
     assert [view.evidence for view in view_findings(FOUND, {})] == [
-        ((1, "a"), (None, "b"), (None, "c")),
-        ((2, "d"), (3, "e")),
+        ((1, "A."), (None, "B."), (None, "C.")),
+        ((2, "D."), (3, "E.")),
     ]
 
 
@@ -54,6 +54,14 @@ def test_what_can_be_seen_on_a_curve_is_numbered_through():
 )
 def test_confidence_has_a_word(confidence, word):
     assert sureness(confidence) == word
+
+
+def test_texts_are_sentences_and_names_stay_as_they_are():
+    (view,) = view_findings(
+        [finding(evidence("eval_loss rises"), evidence("is it?"), title="loss rises")], {}
+    )
+    assert (view.title, view.cause, view.remedy) == ("Loss rises", "Cause.", "Remedy.")
+    assert [text for _, text in view.evidence] == ["eval_loss rises.", "Is it?"]
 
 
 def test_the_verdict_counts_and_names():
