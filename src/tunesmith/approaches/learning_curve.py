@@ -170,7 +170,7 @@ def trained_sizes(
         run = finished_run(
             folder / f"rows-{count:06d}", _child(resolved, train, validation), progress=progress
         )
-        found.append(_measured(run, count, data.test, config))
+        found.append(measured(run, count, data.test, config))
     return tuple(found)
 
 
@@ -222,8 +222,15 @@ def _child(resolved: Resolved, train: Path, validation: Path | None) -> Resolved
     return Resolved(changed, resolved.origins)
 
 
-def _measured(run: RunFolder, count: int, rows: Sequence[Rendered], config: RunConfig) -> Size:
-    """Held-out losses of a finished run."""
+def measured(run: RunFolder, count: int, rows: Sequence[Rendered], config: RunConfig) -> Size:
+    """Held-out losses of a finished run.
+
+    Args:
+        run: trained on `count` rows.
+        count: training rows.
+        rows: held-out rows.
+        config: whose device, batches and resamples count.
+    """
     session = open_session(str(run.path), device=config.model.device, dtype=config.model.dtype)
     statistics = held_out_losses(
         session.loaded, rows, config.evaluation.per_device_eval_batch_size, lambda done: None
@@ -249,12 +256,13 @@ def _sentences(sizes: Sequence[Size], twice: Forecast, half: tuple[float, float,
     ]
     if twice.gain_low <= 0:
         said.append("The interval of the gain holds 0: more data like these may not help.")
-    said.append(_half_text(*half))
+    said.append(half_text(*half))
     said.append(f"Epochs were equal, so fewer rows also had fewer steps: {steps}.")
     return said
 
 
-def _half_text(middle: float, low: float, high: float) -> str:
+def half_text(middle: float, low: float, high: float) -> str:
+    """Rows to half of the remaining gain, or that no end is in sight."""
     if not np.isfinite(middle):
         return "The curve does not show yet where it ends, so how many rows half of the gain takes is open."
     upper = f"{high:,.0f}" if np.isfinite(high) else "open"
