@@ -26,6 +26,7 @@ AILMENTS = (
     "slow_input",
 )
 HEALTHY = "healthy"
+OWN_MODELS = ("tiny", "raw", "broken")
 NOTHING = "nothing"
 TUNING, REPORTED = "tuning", "reported"
 LEAST_RECALL, MOST_FALSE_ALARMS, LEAST_CURED = 0.9, 0.05, 0.8
@@ -57,7 +58,7 @@ class Case:
     program: Literal["ours", "trainer", "loop", "trl"] = "ours"
     model: str = "tiny"
     task: str = "tickets"
-    rows: int = 160
+    rows: int = 120
     settings: Mapping[str, Any] = field(default_factory=dict)
     data_fault: str = ""
     fault: str = ""

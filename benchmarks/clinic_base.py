@@ -1,4 +1,4 @@
-"""The clinic's own small models: a Llama of a million parameters, taught here so that it can be tuned.
+"""The clinic's own small models: a Llama of 200,000 parameters, taught here so that it can be tuned.
 
 `raw` has read the tasks' texts without any chat; `tiny` has then seen chats. Seeded: each machine makes
 the same ones, up to the last bits of its sums.
@@ -17,10 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tunesmith.data.generate.tasks import TASKS
 
-SEED, VOCABULARY, WIDTH, LAYERS = 5, 1024, 128, 4
+SEED, VOCABULARY, WIDTH, LAYERS = 5, 1024, 64, 3
 ROWS_A_TASK = 1_500
-CHAT_STEPS, RAW_STEPS, BATCH_ROWS = 500, 150, 12
-PEAK_RATE = 3e-3
+CHAT_STEPS, RAW_STEPS, BATCH_ROWS = 500, 150, 10
+PEAK_RATE = 6e-3
 IGNORED = -100
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHATML = (

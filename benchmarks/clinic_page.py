@@ -73,7 +73,7 @@ def page(
         f"{_count(cases, 'ours')} ran through our own pipeline, {_count(cases, 'trainer')} through a Hugging "
         f"Face Trainer, {_count(cases, 'loop')} through a bare loop that writes CSV; "
         f"{sum(each.case.model == 'smollm2-135m' for each in cases)} on SmolLM2-135M, the others on a Llama "
-        "of a million parameters that the clinic taught first.",
+        "of 200,000 parameters that the clinic taught first.",
         "",
         "The cases of each ailment are dealt into two halves by a hash of their names. The rules' limits "
         "were set on the *tuning* half; the *reported* half was left alone until they stood.",

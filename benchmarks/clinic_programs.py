@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Renderer, choose_template
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import RunFailed
 from tunesmith.models.find import find_model
 from tunesmith.models.tokenizer import load_tokenizer
 from tunesmith.pipeline import finetune
@@ -34,6 +34,7 @@ Encoded = tuple[tuple[int, ...], tuple[int, ...]]
 OURS = {
     "model.device": "cpu",
     "data.max_length": 768,
+    "training.num_train_epochs": 2.0,
     "training.per_device_train_batch_size": 4,
     "training.gradient_accumulation_steps": 1,
     "evaluation.generate_rows": 8,
@@ -42,7 +43,7 @@ OURS = {
 }
 FOREIGN = {
     "training.learning_rate": 2e-3,
-    "training.num_train_epochs": 3.0,
+    "training.num_train_epochs": 2.0,
     "training.per_device_train_batch_size": 4,
     "training.gradient_accumulation_steps": 1,
     "training.lr_scheduler_type": "linear",
@@ -89,7 +90,7 @@ def run_ours(case: Case, resolved: Resolved, folder: Path) -> Ran:
     path = folder / "run"
     config = resolved.config.model_copy(update={"output_dir": str(path)})
     started = time.perf_counter()
-    with planted(case.fault), suppress(TunesmithError):
+    with planted(case.fault), suppress(RunFailed):
         finetune(Resolved(config, resolved.origins))
     run = RunFolder(path)
     start, end = _held_out(run)

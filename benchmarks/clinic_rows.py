@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from clinic import Case
+from clinic import OWN_MODELS, Case
 
 from tunesmith.data.generate.tasks import TASKS
 from tunesmith.data.write import write_records
 
 Fields = dict[str, str]
 TEST_ROWS, VALIDATION_ROWS = 16, 12
+# A real model takes half a second for a row, at each validation again.
+REAL_VALIDATION_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,14 @@ def parts_of(case: Case) -> Parts:
 
 
 def written(case: Case, folder: Path) -> Mapping[str, str]:
-    """The rows as files; settings that name them. Without validation where the settings say so."""
+    """The rows as files; settings that name them. No validation or test rows where the settings say so."""
     parts = parts_of(case)
-    files = {"data.path": parts.train, "data.test_file": parts.test}
+    files = {"data.path": parts.train}
+    if "data.test_size" not in case.settings:
+        files["data.test_file"] = parts.test
     if "data.validation_size" not in case.settings:
-        files["data.validation_file"] = parts.validation
+        is_real = case.model not in OWN_MODELS
+        files["data.validation_file"] = parts.validation[: REAL_VALIDATION_ROWS if is_real else None]
     found = {}
     for key, rows in files.items():
         path = folder / f"{key.removeprefix('data.').removesuffix('_file').replace('path', 'rows')}.jsonl"

@@ -36,7 +36,12 @@ DOORS = {
     "transformers": ("models/", "methods/", "planning/", "data/render.py", "cli/terminal.py"),
     "cyclopts": ("cli/",),
     "rich": ("cli/",),
-    "matplotlib": ("evaluation/curves.py", "evaluation/pareto.py", "evaluation/sweep_page.py"),
+    "matplotlib": (
+        "evaluation/curves.py",
+        "evaluation/pareto.py",
+        "evaluation/sweep_page.py",
+        "evaluation/forecast_picture.py",
+    ),
     "fastapi": ("people/",),
     "uvicorn": ("people/",),
     "bm25s": ("approaches/retrieval.py",),
@@ -170,8 +175,21 @@ def _is_section(annotation: object) -> bool:
         ["-c", "import tunesmith.evaluation.metrics, tunesmith.evaluation.report"],
         ["-c", "import tunesmith.people.votes, tunesmith.people.server"],
         ["-m", "tunesmith", "advise", "--json"],
+        ["-c", "import tunesmith.cli.doctor, tunesmith.doctor.fix, tunesmith.doctor.read_foreign"],
+        ["-m", "tunesmith", "sweep", "--help"],
     ],
-    ids=["help", "train-help", "check-help", "data", "tools", "evaluation", "people", "advise"],
+    ids=[
+        "help",
+        "train-help",
+        "check-help",
+        "data",
+        "tools",
+        "evaluation",
+        "people",
+        "advise",
+        "doctor",
+        "sweep",
+    ],
 )
 def test_a_light_start_does_not_import_torch(start: list[str]) -> None:
     result = subprocess.run(

@@ -1,6 +1,12 @@
 """`python -m tunesmith`."""
 
-from tunesmith.cli.main import main
+import os
+import sys
 
 if __name__ == "__main__":  # worker processes import this module under another name
+    # Python looks for modules in the working folder first, and what lies there may come with the data.
+    if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
+        del sys.path[0]
+    from tunesmith.cli.main import main
+
     main()

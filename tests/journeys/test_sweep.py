@@ -53,16 +53,25 @@ def flags(tmp_path_factory):
     }
 
 
+STARTED = []
+
+
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
+def one_thread_and_nothing_left(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    for process in STARTED:
+        # SIGTERM, so that its runs end too.
+        process.terminate()
+        process.communicate()
+    STARTED.clear()
 
 
 def begun(folder, flags, *more, over=OVER, trials=3):
     """The command in a process of its own."""
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     words += [word for each in over for word in ("--over", each)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [
             sys.executable,
             "-c",
@@ -79,6 +88,8 @@ def begun(folder, flags, *more, over=OVER, trials=3):
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def table(folder):
@@ -88,7 +99,7 @@ def table(folder):
     return [{name: trial[name] for name in names} for trial in told["trials"]]
 
 
-def wait_until(condition, *, seconds=90):
+def wait_until(condition, *, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came"
@@ -100,7 +111,7 @@ def undisturbed(flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
     os.environ["OMP_NUM_THREADS"] = "1"
     process = begun(folder, flags, "--json")
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return folder, json.loads(out), err
 
@@ -139,7 +150,7 @@ def test_a_sweep_killed_in_the_middle_of_a_trial_ends_as_an_undisturbed_one(undi
     assert not (folder / "sweep.json").exists()
     # Its run may still be at work: the next sweep waits for it, or goes on with it.
     process = begun(folder, flags)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert table(folder) == table(undisturbed[0])
     assert (folder / "best.yaml").read_text() == (undisturbed[0] / "best.yaml").read_text()
@@ -149,17 +160,17 @@ def test_a_sweep_killed_in_the_middle_of_a_trial_ends_as_an_undisturbed_one(undi
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_trial_and_the_same_command_goes_on(flags, tmp_path, number, code, undisturbed):
     folder = tmp_path / "sweep"
-    process = begun(folder, flags)
+    process = begun(folder, flags, trials=1)
     wait_until(lambda: is_run_folder(folder / "trial-000"))
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == code, err
     assert f"repeat the command with `--output-dir {folder}` to go on" in err
     assert open_run(folder / "trial-000").manifest["status"] in ("interrupted", "succeeded")
-    process = begun(folder, flags)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert table(folder) == table(undisturbed[0])
+    found = sweep(resolve(None, flags), OVER, folder=folder, trials=1)
+    assert [trial.loss for trial in found.trials] == [
+        trial["loss"] for trial in table(undisturbed[0]) if trial["number"] == 0
+    ]
 
 
 def test_finished_trials_are_kept_and_another_search_is_refused_by_name(undisturbed, flags):

@@ -92,7 +92,8 @@ def started(
     """
     # A group of its own, or the terminal and we would both tell it of one Ctrl-C.
     group = 0 if sys.platform != "win32" else None
-    words = (sys.executable, "-m", "tunesmith", *command)
+    # -P: a Python file that lies beside the data is not imported.
+    words = (sys.executable, "-P", "-m", "tunesmith", *command)
     return subprocess.Popen(words, stdout=stdout, stderr=stderr, env=environment, process_group=group)  # noqa: S603 (own program)
 
 

@@ -11,6 +11,8 @@ RATE, WARMUP = "training.learning_rate", "training.warmup_ratio"
 LOW_RANK_RATE = float(TrainingConfig.model_fields["learning_rate"].default)
 # Where the method is not known: usual are 1e-5 to 5e-4, from all weights to an adapter.
 FOREIGN_RATE = 2e-4
+# A rate that was far too high comes down to twice the usual one, which all guides still hold for good.
+TIMES_USUAL = 2.0
 # The guides' longest warmup.
 LONG_WARMUP = 0.1
 
@@ -42,13 +44,14 @@ def gentler(signs: Signs, *, parts: float, good: float | None = None) -> tuple[C
 
     Args:
         signs: of the run.
-        parts: the rate is divided by this, and taken no higher than the usual one.
+        parts: the rate is divided by this, and taken no higher than twice the usual one.
         good: a rate at which the loss still fell; the new one is no higher.
     """
     changes: list[Change] = []
     if peak := peak_rate(signs):
-        usual = usual_rate(signs) or FOREIGN_RATE
-        new = min(peak / parts, usual, *([good] if good else []))
+        usual = usual_rate(signs)
+        most = TIMES_USUAL * usual if usual else FOREIGN_RATE
+        new = min(peak / parts, most, *([good] if good else []))
         changes.append(Change(RATE, rounded(new), f"{peak:.2g} was too high"))
     if float(signs.setting(WARMUP, 0.0)) < LONG_WARMUP:
         changes.append(Change(WARMUP, LONG_WARMUP, "Adam's first steps are its least certain ones"))

@@ -261,19 +261,20 @@ def _curves_svg(trials: Sequence[SweptTrial], *, palette: Palette) -> str:
                 marker="o",
                 markersize=3.5 if place else 5,
             )
-        _name_ends(axes, trials, palette=palette)
+        axes.margins(y=0.14)
+        _name_best(axes, trials, palette=palette)
         axes.set_xlabel("step", color=palette.ink)
         axes.set_ylabel(f"validation loss, {LOSS_UNIT}", color=palette.ink)
         return svg_text(figure)
 
 
-def _name_ends(axes: Axes, trials: Sequence[SweptTrial], *, palette: Palette) -> None:
-    """The best trial's number at the end of its line."""
+def _name_best(axes: Axes, trials: Sequence[SweptTrial], *, palette: Palette) -> None:
+    """The best trial's number below the end of its line, where no other line is."""
     best = trials[0]
     axes.annotate(
         f"trial {best.number}",
         best.validations[-1],
-        xytext=(0, 9),
+        xytext=(0, -15),
         textcoords="offset points",
         ha="right",
         color=palette.validation,

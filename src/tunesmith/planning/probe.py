@@ -37,7 +37,8 @@ def probe(setup: Setup, *, model_name: str, revision: str | None) -> Probe:
     """
     asked = json.dumps({**plain_values(setup), "model_name": model_name, "revision": revision})
     child = subprocess.run(
-        [sys.executable, "-m", "tunesmith.planning.probe_child"],
+        # -P: a Python file that lies beside the data is not imported.
+        [sys.executable, "-P", "-m", "tunesmith.planning.probe_child"],
         input=asked,
         capture_output=True,
         text=True,

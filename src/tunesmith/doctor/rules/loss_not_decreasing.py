@@ -144,6 +144,9 @@ def _no_fall(signs: Signs) -> Finding | None:
         return _too_low(signs, rate, falls) if is_little and level >= GOOD_NATS else None
     if rate is not None and _is_same(signs.validation) and level >= GOOD_NATS / 10:
         return _frozen(signs, tuple(fall.evidence for fall in falls), 0.9)
+    if rate is not None and rate < 3 * low and falls[0].is_still and falls[0].name == "eval_loss":
+        is_fallen = falls[-1].share - 2 * falls[-1].error > STILL
+        return None if is_fallen or level < GOOD_NATS_UNTOLD else _too_low(signs, rate, falls)
     if not all(fall.is_still for fall in falls) or level < GOOD_NATS_UNTOLD:
         return None
     evidence = tuple(fall.evidence for fall in falls)

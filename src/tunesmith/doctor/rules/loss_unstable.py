@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith.doctor.finding import Change, Evidence, Finding
+from tunesmith.doctor.numbers import no_numbers
 from tunesmith.doctor.rates import LONG_WARMUP, WARMUP, gentler, peak_rate, rate_at, usual_rate
 from tunesmith.doctor.signs import Array, Curve, Signs
 from tunesmith.doctor.trends import (
@@ -32,8 +33,11 @@ LONG_POINTS = 50
 SPIKE_NOISE, LEAST_SPIKE, SPIKE_POINTS, SPIKES, SPIKE_WINDOW = 5.0, float(np.log(1.35)), 2, 2, 15
 # A curve as rough as this that has not fallen after so many points swings instead of learning.
 ROUGH, ROUGH_POINTS = 0.6, 60
-# A rate so far above the usual one, at a loss that stays high, leaves no other reading.
-FAR_ABOVE, FOREIGN_EXTREME, HIGH_NATS = 10.0, 5e-3, 2.0
+# Validation that rises and falls by these factors; it is over the same rows, so 3 % would be much by chance.
+SWING_UP, SWING_BACK = 1.08, 1.04
+# A rate so far above the usual one, and a loss that stays high in nats and as a share of the first, with less
+# of a fall than `STUCK` after the first fifth, leave no other reading.
+FAR_ABOVE, FOREIGN_EXTREME, HIGH_NATS, HIGH_SHARE, STUCK = 15.0, 5e-3, 2.0, 0.65, 0.06
 # Windows of one or two rows make a loss as rough as the rows are unlike.
 FEW_ROWS, ENOUGH_ROWS = 2, 8
 RATE_PARTS = 4.0
@@ -49,6 +53,7 @@ class Swing:
         first_step: where it begins; until there all was well.
         last_step: where it ends.
         confidence: 0 to 1.
+        curve: that it shows on.
     """
 
     kind: str
@@ -56,12 +61,13 @@ class Swing:
     first_step: float
     last_step: float
     confidence: float
+    curve: str = "loss"
 
 
 def examine(signs: Signs) -> Finding | None:
     """Speaks of rises, humps and spikes far beyond the curve's own noise."""
-    if not np.isfinite(signs.loss.values).all() or not np.isfinite(signs.validation.values).all():
-        return None  # that is `non_finite`
+    if no_numbers(signs):
+        return None
     curve = thinned(signs.loss)
     if len(curve) < LEAST_POINTS or not curve.values.any():
         return None
@@ -70,7 +76,8 @@ def examine(signs: Signs) -> Finding | None:
     found = [
         swing
         for swing in (
-            _rise_to_the_end(curve, values, noise),
+            _rise(curve, values, noise),
+            _swinging_validation(signs),
             _hump(curve, values, noise),
             _spikes(signs, curve, values, noise),
             _stays_high(signs, curve, values, noise),
@@ -81,26 +88,46 @@ def examine(signs: Signs) -> Finding | None:
     return _finding(signs, found) if found else None
 
 
-def _rise_to_the_end(curve: Curve, values: Array, noise: float) -> Swing | None:
-    """The end lies far above the lowest stretch before it, in wide windows or in narrow late ones."""
+def _rise(curve: Curve, values: Array, noise: float) -> Swing | None:
+    """A stretch far above the lowest one before it, in wide windows or in narrow ones."""
     for width, sure, least in (
         (fifth_of(curve), SURE_RISE, LEAST_RISE),
         (max(3, len(curve) // 20), LATE_RISE, LEAST_LATE_RISE),
     ):
         if len(values) < 2 * width:
             continue
-        levels = rolling_medians(values, width)[: len(values) - 2 * width + 1]
-        low = int(np.argmin(levels))
-        end = float(np.median(values[-width:]))
-        rise = end - float(levels[low])
-        if rise < max(least, sure * error_of_difference(noise, width, width)):
+        levels = rolling_medians(values, width)
+        before = np.minimum.accumulate(levels)[:-width]
+        rises = levels[width:] - before
+        top = int(np.argmax(rises))
+        if rises[top] < max(least, sure * error_of_difference(noise, width, width)):
             continue
-        before = float(np.median(curve.values[low : low + width]))
-        after = float(np.median(curve.values[-width:]))
-        first, last = float(curve.steps[low + width - 1]), float(curve.steps[-1])
-        text = f"the loss rises from {before:.3f} (up to step {first:g}) to {after:.3f} (up to step {last:g})"
-        return Swing("diverging", text, first, last, 0.9 if after > 1.5 * before else 0.8)
+        low, top = int(np.argmin(levels[: top + 1])), top + width
+        start = float(np.median(curve.values[low : low + width]))
+        high = float(np.median(curve.values[top : top + width]))
+        end = float(np.median(curve.values[-width:]))
+        first, last = float(curve.steps[low + width - 1]), float(curve.steps[top + width - 1])
+        text = f"the loss rises from {start:.3f} (up to step {first:g}) to {high:.3f} (up to step {last:g})"
+        is_back = end < start + (high - start) / 2
+        text += f", and ends at {end:.3f}" if top + width < len(values) else ""
+        sure_of_it = 0.9 if high > 1.5 * start else 0.8
+        return Swing("oscillating" if is_back else "diverging", text, first, last, sure_of_it)
     return None
+
+
+def _swinging_validation(signs: Signs) -> Swing | None:
+    """Validation loss that rises and falls again; overfitting does not come back by so much."""
+    curve = signs.validation.finite
+    found = None
+    for at in range(1, len(curve) - 1):
+        low, high = curve.values[:at].min(), curve.values[at]
+        back = curve.values[at + 1 :].min()
+        if high > SWING_UP * low and back * SWING_BACK < high and high - low > LEAST_HUMP_NATS / 3:
+            first, last = float(curve.steps[int(np.argmin(curve.values[:at]))]), float(curve.steps[at])
+            text = f"validation loss rises from {low:.3f} at step {first:g} to {high:.3f} at step {last:g}, "
+            text += f"and falls to {back:.3f} later"
+            found = found or Swing("oscillating", text, first, last, 0.7, curve="eval_loss")
+    return found
 
 
 def _hump(curve: Curve, values: Array, noise: float) -> Swing | None:
@@ -145,21 +172,23 @@ def _spikes(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | 
 
 
 def _stays_high(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | None:
-    """A rate far above the usual one and a loss that stops falling while it is high."""
+    """A rate far above the usual one, and a loss that stops falling early and high."""
     rate, usual = peak_rate(signs), usual_rate(signs)
     limit = FAR_ABOVE * usual if usual else FOREIGN_EXTREME
     if rate is None or rate < limit:
         return None
     width = fifth_of(curve)
-    middle = float(np.median(values[len(values) // 2 - width // 2 :][:width]))
-    end = float(np.median(values[-width:]))
+    early, end = float(np.median(values[width : 2 * width])), float(np.median(values[-width:]))
     level = float(np.median(curve.values[-width:]))
-    is_falling = middle - end > max(0.1, 2 * error_of_difference(noise, width, width))
-    if level < HIGH_NATS or is_falling:
+    is_falling = early - end > max(STUCK, 2 * error_of_difference(noise, width, width))
+    # The first one may be the base model's.
+    validation = signs.validation.finite.values[1:]
+    is_better = len(validation) > 1 and validation.min() < (1 - STUCK) * validation[0]
+    if level < max(HIGH_NATS, HIGH_SHARE * float(curve.values[0])) or is_falling or is_better:
         return None
-    usually = f"; usual for {signs.setting('method.name')} is {usual:.2g}" if usual else ""
+    usually = f", where {usual:.2g} is usual for {signs.setting('method.name')}," if usual else ""
     text = f"at a learning rate of {rate:.2g}{usually} the loss stays at {level:.3f}"
-    first, last = float(curve.steps[len(curve) // 2]), float(curve.steps[-1])
+    first, last = float(curve.steps[width]), float(curve.steps[-1])
     return Swing("diverging", text, first, last, 0.65)
 
 
@@ -203,7 +232,7 @@ def _finding(signs: Signs, found: list[Swing]) -> Finding:
         title=f"{TITLE} ({'swinging' if surest.kind == 'oscillating' else 'diverging'})",
         cause=cause,
         evidence=tuple(
-            Evidence(swing.text, "loss", swing.first_step, swing.last_step)
+            Evidence(swing.text, swing.curve, swing.first_step, swing.last_step)
             for swing in sorted(found, key=lambda swing: -swing.confidence)
         ),
         remedy="Lower the learning rate and let it rise over the first tenth of the run"

@@ -1,33 +1,19 @@
-"""The loss or the gradient became NaN or infinite, and the weights with it or the run stopped before that."""
+"""The loss or the gradient became NaN or infinite: the run stopped before its weights did, or went on."""
 
-import re
-
-import numpy as np
-
-from tunesmith.doctor.finding import Evidence, Finding
+from tunesmith.doctor.finding import Finding
+from tunesmith.doctor.numbers import no_numbers
 from tunesmith.doctor.rates import gentler, peak_rate
-from tunesmith.doctor.signs import Curve, Signs
+from tunesmith.doctor.signs import Signs
 
 TITLE = "a loss or gradient is no number"
 IS_LIVE = True
-# `loss is nan`, `grad_norm is inf`: the loop's guard says it so (training/loop.py), others much alike.
-TOLD = re.compile(r"\b(\w*(?:loss|grad\w*))\b\W*(?:is|became)?\s*(-?inf\w*|nan)\b", re.IGNORECASE)
-# Float16 training skips its first steps, whose gradients overflow, and goes on well (loss scaling, arXiv:
-# 1710.03740, section 3.2); a gradient that is no number at the end, so many points long, does not pass.
-LAST_GRADIENTS = 2
-# No loss falls from here to exactly 0 between two points of a log, and stays there.
-FALLS_TO_ZERO_NATS, LAST_ZEROS = 0.2, 2
 # The rate did not merely shake the loss but broke it.
 RATE_PARTS = 10.0
 
 
 def examine(signs: Signs) -> Finding | None:
     """Speaks of any NaN or infinity in a loss, and of gradients that stay so."""
-    evidence = [
-        found
-        for found in (_told(signs), *_in_losses(signs), _in_gradients(signs), _as_zero(signs.loss))
-        if found
-    ]
+    evidence = no_numbers(signs)
     if not evidence:
         return None
     rate = peak_rate(signs)
@@ -36,58 +22,9 @@ def examine(signs: Signs) -> Finding | None:
         ailment="non_finite",
         title=TITLE,
         cause=f"most often {where} is too high, and weights overflow; else a broken row or broken weights",
-        evidence=tuple(evidence),
+        evidence=evidence,
         remedy="Lower the learning rate and warm up longer. If it comes again at the same step, look at that "
         "step's rows and at whether the base model's own loss is a number.",
         confidence=0.97,
         changes=gentler(signs, parts=RATE_PARTS),
     )
-
-
-def _told(signs: Signs) -> Evidence | None:
-    found = TOLD.search(signs.why) if signs.status == "failed" else None
-    if found is None:
-        return None
-    return Evidence(
-        f"the run ended at step {signs.last_step:g}: {found.group(1)} is {found.group(2)}",
-        curve="grad_norm" if "grad" in found.group(1).lower() else "loss",
-        first_step=signs.last_step,
-        last_step=signs.last_step,
-    )
-
-
-def _in_losses(signs: Signs) -> list[Evidence]:
-    found = []
-    for name, what in (("loss", "training loss"), ("eval_loss", "validation loss")):
-        curve = signs.curve(name)
-        bad = ~np.isfinite(curve.values)
-        if bad.any():
-            first = int(np.argmax(bad))
-            text = f"{what} is {curve.values[first]} at step {curve.steps[first]:g}"
-            text += f" and at {int(bad.sum())} of {len(curve)} logged points"
-            found.append(Evidence(text, name, float(curve.steps[first]), float(curve.steps[bad][-1])))
-    return found
-
-
-def _in_gradients(signs: Signs) -> Evidence | None:
-    curve = signs.curve("grad_norm")
-    bad = ~np.isfinite(curve.values)
-    if len(curve) < LAST_GRADIENTS or not bad[-LAST_GRADIENTS:].all():
-        return None
-    good = np.flatnonzero(~bad)
-    first = int(good[-1]) + 1 if len(good) else 0
-    text = f"the gradient is no number from step {curve.steps[first]:g} to the last, {curve.steps[-1]:g}"
-    return Evidence(text, "grad_norm", float(curve.steps[first]), float(curve.steps[-1]))
-
-
-def _as_zero(loss: Curve) -> Evidence | None:
-    """A Hugging Face Trainer leaves NaN out of its sums and so logs 0 (`logging_nan_inf_filter`)."""
-    above = np.flatnonzero(loss.values != 0)
-    first = int(above[-1]) + 1 if len(above) else 0
-    if not 0 < first <= len(loss) - LAST_ZEROS or not loss.values[first - 1] > FALLS_TO_ZERO_NATS:
-        return None
-    text = (
-        f"the loss is {loss.values[first - 1]:.3f} at step {loss.steps[first - 1]:g} and exactly 0 from step "
-    )
-    text += f"{loss.steps[first]:g} on, as a Hugging Face Trainer writes NaN"
-    return Evidence(text, "loss", float(loss.steps[first]), float(loss.steps[-1]))

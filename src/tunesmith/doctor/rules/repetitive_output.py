@@ -34,9 +34,15 @@ COLLAPSE_NATS = 0.5
 FEWEST_POINTS = 8  # a quarter of fewer is one point
 # Losses of the last two quarters of a run that differ by more still fall.
 FALLING_SHARE = 0.05
-FEW_STEPS = 50
+FEW_STEPS, MANY_STEPS = 50, 200
 SLOW_PARTS = 5  # a rate so many times below the usual one needs more than epochs
-MORE_EPOCHS, GENTLER_PARTS = 3, 4
+# Who has learned a new form of answers has lost a fifth of the loss at least.
+LEARNED_SHARE = 0.2
+# The first steps bring most: 25 times the steps brought 8 times the fall (a small Llama, a new kind of text).
+SLOWING = 0.65
+MOST_TIMES = 10  # a learning rate is raised by no more than this
+MORE, GENTLER_PARTS = 3, 4
+STEPS = "training.max_steps"
 NO_END, COLLAPSED, UNDERTRAINED, DECODING = 0.85, 0.75, 0.75, 0.5
 
 
@@ -154,54 +160,72 @@ def _no_end(signs: Signs) -> Cause | None:
 
 
 def _collapse(signs: Signs) -> Cause | None:
-    """The training loss rose again by much, and stayed there; or never came below its start."""
-    loss = signs.loss.finite
-    part = max(2, len(loss) // 10)
-    if len(loss) < FEWEST_POINTS:
+    """The loss ended far above where it was before, or above the base model's."""
+    evidence = [*_risen(signs), *_above_base(signs)]
+    if not evidence:
         return None
-    means = np.convolve(loss.values, np.ones(part) / part, mode="valid")
-    lowest, last = float(means.min()), float(means[-1])
-    if last - lowest < COLLAPSE_NATS:
-        return None
-    rise = Evidence(
-        f"training loss was down to {lowest:.2f} and ended at {last:.2f} nats a token",
-        curve="loss",
-        first_step=float(loss.steps[int(means.argmin())]),
-        last_step=float(loss.steps[-1]),
-    )
     return Cause(
         "the learning rate was too high: training broke the model instead of tuning it",
-        (rise,),
+        tuple(evidence),
         "Lower the learning rate and warm up longer.",
         gentler(signs, parts=GENTLER_PARTS),
         COLLAPSED,
     )
 
 
+def _risen(signs: Signs) -> Iterator[Evidence]:
+    """Training loss: its last tenth against its lowest tenth and its first step."""
+    loss = signs.loss.finite
+    if len(loss) < FEWEST_POINTS:
+        return
+    part = max(2, len(loss) // 10)
+    means = np.convolve(loss.values, np.ones(part) / part, mode="valid")
+    at, last = int(means.argmin()), float(means[-1])
+    # A model may break within the first tenth; one step alone is noisier, so more is asked of it.
+    lowest, asked = float(means[at]), COLLAPSE_NATS
+    if last - lowest < asked:
+        at, lowest, asked = 0, float(loss.values[0]), 2 * COLLAPSE_NATS
+    if last - lowest >= asked:
+        yield Evidence(
+            f"training loss was down to {lowest:.2f} and ended at {last:.2f} nats a token",
+            curve="loss",
+            first_step=float(loss.steps[at]),
+            last_step=float(loss.steps[-1]),
+        )
+
+
+def _above_base(signs: Signs) -> Iterator[Evidence]:
+    """Held-out loss of the tuned model against the base model's."""
+    changes = signs.evaluation.get("comparisons", ())
+    change = next((each for each in changes if each.get("metric") == "loss"), None)
+    if change and change.get("low") is not None and change["low"] >= COLLAPSE_NATS:
+        yield Evidence(f"held-out loss is above the base model's by {change['difference']:.2f} nats a token")
+
+
 def _undertrained(signs: Signs) -> Cause | None:
-    """Few steps, or a loss that still falls at the end."""
-    evidence = list(_signs_of_undertraining(signs))
+    """Few steps, a loss that still falls at the end, or one that hardly moved."""
+    evidence = [*_few_steps(signs), *_still_falling(signs), *_hardly_moved(signs)]
     if not evidence:
         return None
-    changes = list(_more_training(signs))
-    peak, usual = peak_rate(signs), usual_rate(signs)
-    if peak and usual and peak * SLOW_PARTS <= usual:
-        changes.append(Change("training.learning_rate", rounded(usual), f"{peak:.2g} is low for this method"))
     return Cause(
         "training ended before the model had learned how these answers go and where they end",
         tuple(evidence),
-        "Train longer.",
-        tuple(changes),
+        "Train longer, and at a higher rate where the loss hardly moved.",
+        (*_more_training(signs), *_higher_rate(signs)),
         UNDERTRAINED,
     )
 
 
-def _signs_of_undertraining(signs: Signs) -> Iterator[Evidence]:
-    loss, steps = signs.loss.finite, signs.last_step
+def _few_steps(signs: Signs) -> Iterator[Evidence]:
+    steps = signs.last_step
     if 0 < steps < FEW_STEPS:
         epochs = signs.epoch_of(steps)
         passes = f" ({epochs:.2g} epochs)" if epochs else ""
         yield Evidence(f"training took {steps:g} steps{passes}", first_step=0, last_step=steps)
+
+
+def _still_falling(signs: Signs) -> Iterator[Evidence]:
+    loss = signs.loss.finite
     if len(loss) < FEWEST_POINTS:
         return
     third, last = (float(np.median(part)) for part in np.array_split(loss.values, 4)[2:])
@@ -214,18 +238,54 @@ def _signs_of_undertraining(signs: Signs) -> Iterator[Evidence]:
         )
 
 
-def _more_training(signs: Signs) -> Iterator[Change]:
-    """More epochs, at least so many that there are some tens of steps."""
-    most = signs.setting("training.max_steps")
-    if most:
-        yield Change(
-            "training.max_steps", max(MORE_EPOCHS * int(most), FEW_STEPS), "the loss was still falling"
+def _hardly_moved(signs: Signs) -> Iterator[Evidence]:
+    fall = _fall(signs)
+    if fall is not None and fall < LEARNED_SHARE / 2:
+        yield Evidence(
+            f"validation loss fell by {fall:.1%} in all",
+            curve="eval_loss",
+            first_step=0,
+            last_step=float(signs.validation.finite.steps[-1]),
         )
+
+
+def _fall(signs: Signs) -> float | None:
+    """Share by which the validation loss of the untrained model fell until the end."""
+    validation = signs.validation.finite
+    if len(validation) < 2 or validation.steps[0] > 0 or validation.values[0] <= 0:
+        return None
+    return float(1 - validation.values[-1] / validation.values[0])
+
+
+def _more_training(signs: Signs) -> Iterator[Change]:
+    """Three times as much, and at least some tens of steps; three epochs where they are not many."""
+    epoch = signs.steps_per_epoch or 0.0
+    most = signs.setting(STEPS)
+    if most:
+        yield Change(STEPS, _enough(int(most), epoch), f"{most} were too few to learn it")
         return
     epochs = float(signs.setting("training.num_train_epochs", 1.0))
-    enough = FEW_STEPS / signs.steps_per_epoch if signs.steps_per_epoch else 0.0
-    more = float(np.ceil(max(MORE_EPOCHS * epochs, enough)))
-    yield Change("training.num_train_epochs", more, f"{epochs:g} were too few to learn it")
+    more = max(MORE * epochs, FEW_STEPS / epoch if epoch else 0.0)
+    yield Change("training.num_train_epochs", float(np.ceil(more)), f"{epochs:g} were too few to learn it")
+
+
+def _enough(steps: int, steps_per_epoch: float) -> int:
+    return max(MORE * steps, FEW_STEPS, min(MANY_STEPS, round(MORE * steps_per_epoch)))
+
+
+def _higher_rate(signs: Signs) -> Iterator[Change]:
+    """The usual rate where it was far lower; a higher one where even more steps would hardly move the loss."""
+    peak, usual, fall = peak_rate(signs), usual_rate(signs), _fall(signs)
+    if not peak:
+        return
+    if usual and peak * SLOW_PARTS <= usual:
+        yield Change("training.learning_rate", rounded(usual), f"{peak:.2g} is low for this method")
+    elif fall is not None and signs.last_step:
+        longer = _enough(int(signs.last_step), signs.steps_per_epoch or 0.0) / signs.last_step
+        missing = LEARNED_SHARE / max(fall * longer**SLOWING, LEARNED_SHARE / MOST_TIMES)
+        if missing > 1.5:
+            reason = f"at {peak:.2g} the loss fell by {fall:.1%} in {signs.last_step:g} steps"
+            yield Change("training.learning_rate", rounded(peak * missing), reason)
 
 
 def _decoding() -> Cause:

@@ -22,6 +22,9 @@ SCORES = ("numeric", "field_accuracy", "exact_match", "chrf")
 # token, and by a quarter of the base's loss: one that knew little to begin with has little to forget.
 FORGOTTEN_NATS, FORGOTTEN_SHARE = 0.5, 0.25
 GENERAL_PLACE = "general requests"
+# Between training loss at its start and end, and at its end and held-out loss: more than noise and luck.
+LEARNED_NATS, FEWEST_POINTS = 0.4, 10
+BY_HEART = 0.65
 SURE, FEW_ROWS, SCORE_ALONE, FORGETTING = 0.9, 0.75, 0.6, 0.5
 WATCHED_PATIENCE, GENTLER_PARTS, MUCH_GENTLER_PARTS = 2, 4, 10
 EPOCHS, MAX_STEPS, PATIENCE = (
@@ -30,8 +33,8 @@ EPOCHS, MAX_STEPS, PATIENCE = (
 
 
 def examine(signs: Signs) -> Finding | None:
-    """Held-out loss or score is worse than the base model's, or validation never came below its start."""
-    found = [*_validation(signs), *_loss(signs), *_score(signs)]
+    """Held-out loss or score is worse than the base's, or validation never came below its start."""
+    found = [*_validation(signs), *_loss(signs), *_score(signs)] or list(_by_heart(signs))
     if not found:
         return _forgetting(signs)
     cause, changes = _cause(signs)
@@ -82,6 +85,23 @@ def _loss(signs: Signs) -> Iterator[tuple[float, Evidence]]:
         return
     text = f"loss on {change['n']} held-out rows is above the base model's: {_interval(change)} nats a token"
     yield SURE if change["n"] >= ENOUGH_ROWS else FEW_ROWS, Evidence(text)
+
+
+def _by_heart(signs: Signs) -> Iterator[tuple[float, Evidence]]:
+    """Training loss fell by much, and held-out loss not at all: nothing that was learned carries over."""
+    change, loss = _comparison(signs, "loss"), signs.loss.finite
+    tuned = next((each for each in signs.evaluation.get("tuned", ()) if each.get("metric") == "loss"), None)
+    if change is None or tuned is None or change["difference"] < SMALL_NATS or len(loss) < FEWEST_POINTS:
+        return
+    part = max(1, len(loss) // 10)
+    start, end = float(loss.values[:part].mean()), float(loss.values[-part:].mean())
+    if start - end < LEARNED_NATS or tuned["value"] - end < LEARNED_NATS:
+        return
+    text = (
+        f"training loss fell from {start:.2f} to {end:.2f} nats a token, and loss on {change['n']} held-out "
+    )
+    text += f"rows changed by {_interval(change)}, to {tuned['value']:.2f}"
+    yield BY_HEART, Evidence(text, "loss", float(loss.steps[0]), float(loss.steps[-1]))
 
 
 def _score(signs: Signs) -> Iterator[tuple[float, Evidence]]:
