@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -14,6 +15,7 @@ from tunesmith.approaches import sweep_study
 from tunesmith.approaches.sweep import sweep
 from tunesmith.errors import ConfigError, RunFailed, RunFolderError
 from tunesmith.resolve import resolve
+from tunesmith.run_lock import LOCK_FILE
 from tunesmith.runs import is_run_folder, open_run
 
 COLOURS = ("red", "green", "blue", "black")
@@ -141,14 +143,21 @@ def test_a_whole_sweep_leaves_trials_table_page_and_the_best_configuration(undis
     assert best.origins["model.name"] == str(folder / "best.yaml")
 
 
-def test_a_sweep_killed_in_the_middle_of_a_trial_ends_as_an_undisturbed_one(undisturbed, flags, tmp_path):
+@pytest.mark.parametrize("is_run_killed_too", [False, True])
+def test_a_sweep_killed_in_the_middle_of_a_trial_ends_as_an_undisturbed_one(
+    undisturbed, flags, tmp_path, is_run_killed_too
+):
     folder = tmp_path / "sweep"
     process = begun(folder, flags)
-    wait_until(lambda: is_run_folder(folder / "trial-001"))
+    lock = folder / "trial-001" / LOCK_FILE
+    wait_until(lambda: is_run_folder(lock.parent))
     process.kill()
     process.communicate()
     assert not (folder / "sweep.json").exists()
-    # Its run may still be at work: the next sweep waits for it, or goes on with it.
+    if is_run_killed_too:
+        with suppress(OSError):  # it may have finished just now
+            os.kill(json.loads(lock.read_bytes())["process"], signal.SIGKILL)
+    # Else its run is still at work, and the next sweep waits for it.
     process = begun(folder, flags)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
