@@ -10,6 +10,7 @@ from tunesmith.doctor.rates import LONG_WARMUP, WARMUP, gentler, peak_rate, rate
 from tunesmith.doctor.signs import Array, Curve, Signs
 from tunesmith.doctor.trends import (
     LEAST_POINTS,
+    between,
     error_of_difference,
     fifth_of,
     logs,
@@ -25,8 +26,10 @@ IS_LIVE = True
 # hence more than the usual two or three.
 SURE_RISE, LATE_RISE = 4.5, 6.0
 LEAST_RISE, LEAST_LATE_RISE = float(np.log(1.25)), float(np.log(1.5))
+# Below this, in nats, a rise is none to speak of; from one point alone, below twice as much.
+LEAST_NATS = 0.15
 # A hump begins at the first point, which is alone.
-HUMP_RISE, LEAST_HUMP, LEAST_HUMP_NATS = 4.0, float(np.log(1.45)), 0.3
+HUMP_RISE, LEAST_HUMP = 4.0, float(np.log(1.45))
 HUMP_WITHIN = 0.5
 LONG_POINTS = 50
 # Spikes: so many errors and so far above their surroundings, in more than one point, and that often.
@@ -80,7 +83,7 @@ def examine(signs: Signs) -> Finding | None:
             _swinging_validation(signs),
             _hump(curve, values, noise),
             _spikes(signs, curve, values, noise),
-            _stays_high(signs, curve, values, noise),
+            _stays_high(signs, curve, noise),
             _rough(signs, curve, values, noise),
         )
         if swing
@@ -92,7 +95,7 @@ def _rise(curve: Curve, values: Array, noise: float) -> Swing | None:
     """A stretch far above the lowest one before it, in wide windows or in narrow ones."""
     for width, sure, least in (
         (fifth_of(curve), SURE_RISE, LEAST_RISE),
-        (max(3, len(curve) // 20), LATE_RISE, LEAST_LATE_RISE),
+        (max(_narrow(curve), len(curve) // 20), LATE_RISE, LEAST_LATE_RISE),
     ):
         if len(values) < 2 * width:
             continue
@@ -100,19 +103,26 @@ def _rise(curve: Curve, values: Array, noise: float) -> Swing | None:
         before = np.minimum.accumulate(levels)[:-width]
         rises = levels[width:] - before
         top = int(np.argmax(rises))
-        if rises[top] < max(least, sure * error_of_difference(noise, width, width)):
-            continue
         low, top = int(np.argmin(levels[: top + 1])), top + width
         start = float(np.median(curve.values[low : low + width]))
         high = float(np.median(curve.values[top : top + width]))
+        needed = max(least, sure * error_of_difference(noise, width, width))
+        if levels[top] - levels[low] < needed or high - start < LEAST_NATS:
+            continue
         end = float(np.median(curve.values[-width:]))
         first, last = float(curve.steps[low + width - 1]), float(curve.steps[top + width - 1])
         text = f"the loss rises from {start:.3f} (up to step {first:g}) to {high:.3f} (up to step {last:g})"
         is_back = end < start + (high - start) / 2
         text += f", and ends at {end:.3f}" if top + width < len(values) else ""
+        last = last if is_back else float(curve.steps[-1])
         sure_of_it = 0.9 if high > 1.5 * start else 0.8
         return Swing("oscillating" if is_back else "diverging", text, first, last, sure_of_it)
     return None
+
+
+def _narrow(curve: Curve) -> int:
+    """Of five points, two may be odd rows, one at the end of an epoch and one at the start of the next."""
+    return 5 if len(curve) >= LONG_POINTS else 3
 
 
 def _swinging_validation(signs: Signs) -> Swing | None:
@@ -122,7 +132,7 @@ def _swinging_validation(signs: Signs) -> Swing | None:
     for at in range(1, len(curve) - 1):
         low, high = curve.values[:at].min(), curve.values[at]
         back = curve.values[at + 1 :].min()
-        if high > SWING_UP * low and back * SWING_BACK < high and high - low > LEAST_HUMP_NATS / 3:
+        if high > SWING_UP * low and back * SWING_BACK < high and high - low > LEAST_NATS:
             first, last = float(curve.steps[int(np.argmin(curve.values[:at]))]), float(curve.steps[at])
             text = f"validation loss rises from {low:.3f} at step {first:g} to {high:.3f} at step {last:g}, "
             text += f"and falls to {back:.3f} later"
@@ -132,13 +142,12 @@ def _swinging_validation(signs: Signs) -> Swing | None:
 
 def _hump(curve: Curve, values: Array, noise: float) -> Swing | None:
     """The loss climbs from where it began, and may come back."""
-    # Of five points, two may be odd rows, one at the end of an epoch and one at the start of the next.
-    width = 5 if len(values) >= LONG_POINTS else 3
+    width = _narrow(curve)
     early = rolling_medians(values[1 : max(width + 1, int(len(values) * HUMP_WITHIN))], width)
     top = int(np.argmax(early))
     rise = float(early[top] - values[0])
     high = float(np.median(curve.values[1 + top : 1 + top + width]))
-    if high < curve.values[0] + LEAST_HUMP_NATS or rise < max(
+    if high < curve.values[0] + 2 * LEAST_NATS or rise < max(
         LEAST_HUMP, HUMP_RISE * error_of_difference(noise, 1, width)
     ):
         return None
@@ -171,25 +180,38 @@ def _spikes(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | 
     return Swing("oscillating", text, first, last, min(0.9, 0.55 + 0.1 * len(found)))
 
 
-def _stays_high(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | None:
+def _stays_high(signs: Signs, curve: Curve, noise: float) -> Swing | None:
     """A rate far above the usual one, and a loss that stops falling early and high."""
     rate, usual = peak_rate(signs), usual_rate(signs)
     limit = FAR_ABOVE * usual if usual else FOREIGN_EXTREME
     if rate is None or rate < limit:
         return None
+    while_high = _while_high(signs, curve)
     width = fifth_of(curve)
+    if len(while_high) < 2 * width:
+        return None
+    values = logs(while_high.values)
     early, end = float(np.median(values[width : 2 * width])), float(np.median(values[-width:]))
-    level = float(np.median(curve.values[-width:]))
+    level = float(np.median(while_high.values[-width:]))
     is_falling = early - end > max(STUCK, 2 * error_of_difference(noise, width, width))
     # The first one may be the base model's.
-    validation = signs.validation.finite.values[1:]
+    validation = _while_high(signs, signs.validation.finite).values[1:]
     is_better = len(validation) > 1 and validation.min() < (1 - STUCK) * validation[0]
     if level < max(HIGH_NATS, HIGH_SHARE * float(curve.values[0])) or is_falling or is_better:
         return None
     usually = f", where {usual:.2g} is usual for {signs.setting('method.name')}," if usual else ""
     text = f"at a learning rate of {rate:.2g}{usually} the loss stays at {level:.3f}"
-    first, last = float(curve.steps[width]), float(curve.steps[-1])
+    first, last = float(while_high.steps[width]), float(while_high.steps[-1])
     return Swing("diverging", text, first, last, 0.65)
+
+
+def _while_high(signs: Signs, curve: Curve) -> Curve:
+    """The part of a curve before the rate falls below half its peak; a loss may well fall after that."""
+    rates = signs.curve("learning_rate").finite
+    if not len(rates):
+        return curve
+    high = rates.steps[rates.values >= rates.values.max() / 2]
+    return between(curve, 0, float(high[-1]))
 
 
 def _rough(signs: Signs, curve: Curve, values: Array, noise: float) -> Swing | None:
