@@ -34,7 +34,9 @@ from tunesmith.data.template_parts import (
 SECONDS = 2.0
 """Processor time of one rendering; a long conversation takes milliseconds."""
 CHARACTERS, TIMES_INPUT = 1_000_000, 20
-"""Most of anything a template makes: so many characters or parts, and this many times what it was given."""
+"""Most of anything a template makes: so many characters, and this many times what it was given."""
+PARTS, PARTS_A_MESSAGE = 100_000, 100
+"""Most parts of a list or dictionary, those within its parts counted too."""
 TEMPLATE_CHARACTERS = 262_144
 """Longest template; the longest in use have about 30,000."""
 LARGEST_BITS = 4096
@@ -87,7 +89,8 @@ class ChatTemplate:
                 (`SecurityError`), or costs too much (`TooCostly`).
         """
         given = sum(len(value) + 1 for message in messages for value in message.values())
-        self._sandbox.begin(most=CHARACTERS + TIMES_INPUT * given)
+        parts = PARTS + PARTS_A_MESSAGE * len(messages)
+        self._sandbox.begin(most=CHARACTERS + TIMES_INPUT * given, most_parts=parts)
         return _as_template_error(
             lambda: self._template.render(
                 messages=messages,
@@ -125,7 +128,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             optimized=False,  # constants would be computed, and grow, while it compiles
             finalize=self.measured,
         )
-        self._most = CHARACTERS
+        self._most, self._most_parts = CHARACTERS, PARTS
         self._wall_end = self._end = 0.0
         self.concat = self._concat  # type: ignore[method-assign]
         for name in _LEFT_OUT:
@@ -142,9 +145,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             "namespace": Names,
         }
 
-    def begin(self, *, most: int) -> None:
-        """A new rendering, of which nothing may be larger than `most` characters or parts."""
-        self._most = most
+    def begin(self, *, most: int, most_parts: int) -> None:
+        """A new rendering, of which nothing may be larger than `most` characters or `most_parts` parts."""
+        self._most, self._most_parts = most, most_parts
         self._wall_end = time.perf_counter() + SECONDS
         self._end = time.thread_time() + SECONDS
 
@@ -168,22 +171,21 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def size(self, value: Any) -> int:
         """Characters and parts of a value as text, each part counted as often as it stands there."""
-        found, waiting = 0, [value]
+        found, parts, waiting = 0, 0, [value]
         while waiting:
             part = waiting.pop()
+            parts += 1
             if isinstance(part, str):
                 found += len(part) + 1
                 continue
-            found += 1
             if isinstance(part, dict):
                 waiting += [*part.keys(), *part.values()]
             elif isinstance(part, _LISTS):
                 waiting += cast(Iterable[Any], part)
-            self.check(found)
-            if len(waiting) > 1000:
-                self.spend()
-        self.check(found)
-        return found
+            if parts + len(waiting) > self._most_parts:
+                raise TooCostly(f"it makes a value of more than {self._most_parts} parts")
+        self.check(found + parts)
+        return found + parts
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """The operators that can make large values."""
