@@ -271,7 +271,7 @@ def test_a_short_training_gets_more_epochs() -> None:
     assert "training took 3 steps (0.15 epochs)" in [each.text for each in finding.evidence]
     assert values(finding) == {"training.num_train_epochs": 3.0}
     capped = replace(short, settings=dict(SETTINGS) | {"training.max_steps": 3})
-    assert values(found("repetitive_output", capped)) == {"training.max_steps": 50}
+    assert values(found("repetitive_output", capped)) == {"training.max_steps": 60}
     slow = replace(short, settings=SETTINGS | {"training.learning_rate": 2e-6})
     assert values(found("repetitive_output", slow))["training.learning_rate"] == 2e-4
 
@@ -289,7 +289,28 @@ def test_a_collapse_gets_a_lower_rate() -> None:
     signs = healthy(samples=looping(1.0), curves={"loss": broken}, settings=settings)
     finding = found("repetitive_output", signs)
     assert "broke the model" in finding.cause
-    assert values(finding)["training.learning_rate"] <= 2e-4
+    assert values(finding)["training.learning_rate"] <= 0.05 / 4
+
+
+def test_a_model_that_broke_in_its_first_steps_is_told_by_its_first_loss_or_by_the_base() -> None:
+    broken = curve(2.2, 4.0, *np.full(58, 5.5))
+    signs = healthy(samples=looping(1.0), curves={"loss": broken}, evaluation={})
+    told = "training loss was down to 2.20 and ended at 5.50 nats a token"
+    assert told in [each.text for each in found("repetitive_output", signs).evidence]
+    short = replace(signs, curves={"loss": curve(2.2, 9.0)})
+    assert "broke the model" not in found("repetitive_output", short).cause
+    worse = replace(short, evaluation={"comparisons": [comparison("loss", 3.0, 4.0)]})
+    finding = found("repetitive_output", worse)
+    assert "broke the model" in finding.cause
+    assert finding.evidence[-1].text == "held-out loss is above the base model's by 3.50 nats a token"
+
+
+def test_a_loss_that_hardly_moved_gets_a_higher_rate_too() -> None:
+    curves = {"loss": curve(*np.linspace(5.0, 4.9, 60)), "eval_loss": curve(5.0, 4.9, every=60, first=0)}
+    finding = found("repetitive_output", healthy(samples=looping(1.0), curves=curves, steps_per_epoch=20.0))
+    assert "validation loss fell by 2.0% in all" in [each.text for each in finding.evidence]
+    assert values(finding)["training.num_train_epochs"] == 9.0
+    assert 5e-4 < values(finding)["training.learning_rate"] <= 2e-3
 
 
 def test_rows_without_an_end_of_turn_explain_endless_answers() -> None:
@@ -380,6 +401,19 @@ def test_an_unwatched_run_is_to_be_watched() -> None:
         "data.validation_size": 0.1,
         "training.early_stopping_patience": 2,
     }
+
+
+def test_rows_learned_by_heart_that_help_on_no_other_row_are_found() -> None:
+    def after(change: dict[str, Any], tuned: float) -> Signs:
+        evaluation = {"comparisons": [change], "tuned": [{"metric": "loss", "value": tuned}]}
+        return healthy(curves={"loss": falling(start=1.6, end=0.6)}, evaluation=evaluation)
+
+    finding = found("worse_than_before", after(comparison("loss", -0.1, 0.28), 1.54))
+    assert finding.confidence == 0.65
+    assert "loss on 100 held-out rows changed by +0.09 [-0.1, +0.28], to 1.54" in finding.evidence[0].text
+    assert finding.evidence[0].curve == "loss"
+    for change, tuned in ((comparison("loss", -0.3, 0.28), 1.54), (comparison("loss", -0.1, 0.28), 0.7)):
+        assert RULES["worse_than_before"].examine(after(change, tuned)) is None
 
 
 def test_much_worse_on_general_requests_is_told_as_forgetting() -> None:

@@ -36,8 +36,9 @@ FEWEST_POINTS = 8  # a quarter of fewer is one point
 FALLING_SHARE = 0.05
 FEW_STEPS, MANY_STEPS = 50, 200
 SLOW_PARTS = 5  # a rate so many times below the usual one needs more than epochs
-# Who has learned a new form of answers has lost a fifth of the loss at least.
-LEARNED_SHARE = 0.2
+# A model that loops and has then learned a new form of answers has lost about two fifths of its loss; one
+# that has lost less than a tenth has learned next to nothing.
+LEARNED_SHARE, MOVED_SHARE = 0.4, 0.1
 # The first steps bring most: 25 times the steps brought 8 times the fall (a small Llama, a new kind of text).
 SLOWING = 0.65
 MOST_TIMES = 10  # a learning rate is raised by no more than this
@@ -182,10 +183,10 @@ def _risen(signs: Signs) -> Iterator[Evidence]:
     means = np.convolve(loss.values, np.ones(part) / part, mode="valid")
     at, last = int(means.argmin()), float(means[-1])
     # A model may break within the first tenth; one step alone is noisier, so more is asked of it.
-    lowest, asked = float(means[at]), COLLAPSE_NATS
-    if last - lowest < asked:
-        at, lowest, asked = 0, float(loss.values[0]), 2 * COLLAPSE_NATS
-    if last - lowest >= asked:
+    lowest, first = float(means[at]), float(loss.values[0])
+    if first < lowest and last - first >= 2 * COLLAPSE_NATS:
+        at, lowest = 0, first
+    if last - lowest >= COLLAPSE_NATS:
         yield Evidence(
             f"training loss was down to {lowest:.2f} and ended at {last:.2f} nats a token",
             curve="loss",
@@ -240,7 +241,7 @@ def _still_falling(signs: Signs) -> Iterator[Evidence]:
 
 def _hardly_moved(signs: Signs) -> Iterator[Evidence]:
     fall = _fall(signs)
-    if fall is not None and fall < LEARNED_SHARE / 2:
+    if fall is not None and fall < MOVED_SHARE:
         yield Evidence(
             f"validation loss fell by {fall:.1%} in all",
             curve="eval_loss",
@@ -274,7 +275,7 @@ def _enough(steps: int, steps_per_epoch: float) -> int:
 
 
 def _higher_rate(signs: Signs) -> Iterator[Change]:
-    """The usual rate where it was far lower; a higher one where even more steps would hardly move the loss."""
+    """The usual rate where it was far lower; a higher one where more steps alone would not do."""
     peak, usual, fall = peak_rate(signs), usual_rate(signs), _fall(signs)
     if not peak:
         return
