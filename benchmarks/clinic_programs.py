@@ -18,7 +18,7 @@ from clinic_base import IGNORED, padded
 from clinic_faults import planted
 from clinic_rows import FOREIGN_TEMPLATES, parts_of, written
 from torch import nn
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
 from tunesmith.data.conversation import Message, Row
 from tunesmith.data.render import Renderer, choose_template
@@ -172,6 +172,7 @@ def run_trainer(case: Case, folder: Path, models: Mapping[str, Path]) -> Ran:
         data_collator=padded,
         optimizers=_own_optimizers(model, case.fault, settings, steps),
     )
+    trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
     trainer.train()
     trainer.save_state()
