@@ -266,10 +266,10 @@ def _window(window: int, why: str, resolved: Resolved) -> dict[str, Setting]:
         micro = training.per_device_train_batch_size
     elif ACCUMULATION in kept:
         micro = max(1, round(window / training.gradient_accumulation_steps))
-    source = f"{GUIDE} 4 to 16 rows a step"
+    source, times = f"{GUIDE} 4 to 16 rows a step", max(1, round(window / micro))
     pair = (
         Advised(MICRO_ROWS, micro, why, source),
-        Advised(ACCUMULATION, max(1, round(window / micro)), f"makes steps of {window} rows", source),
+        Advised(ACCUMULATION, times, f"makes steps of {micro * times} rows", source),
     )
     return {each.key: _setting(each, resolved) for each in pair}
 
