@@ -14,13 +14,26 @@ TOLD = re.compile(r"\b(\w*(?:loss|grad\w*))\b\W*(?:is|became)?\s*(-?inf\w*|nan)\
 LAST_GRADIENTS = 2
 # No loss falls from here to exactly 0 between two points of a log, and stays there.
 FALLS_TO_ZERO_NATS, LAST_ZEROS = 0.2, 2
+# So many points of nothing but 0 or NaN have no scored token behind them.
+LEAST_UNSCORED = 3
 
 
 def no_numbers(signs: Signs) -> tuple[Evidence, ...]:
     """All evidence of NaN and infinity: what ended the run, losses, and gradients that stay so."""
+    if scores_nothing(signs):
+        return ()
     losses = (_in_losses(signs, name) for name in ("loss", "eval_loss"))
     found = (_told(signs), *losses, _in_gradients(signs), _as_zero(signs))
     return tuple(each for each in found if each)
+
+
+def scores_nothing(signs: Signs) -> bool:
+    """Whether the loss is 0, or NaN with a gradient of exactly 0, all along: a mean over no token."""
+    loss, norm = signs.loss.values, signs.curve("grad_norm").values
+    if len(loss) < LEAST_UNSCORED:
+        return False
+    is_mean_of_none = bool(np.isnan(loss).all()) and len(norm) >= LEAST_UNSCORED and not norm.any()
+    return is_mean_of_none or not loss.any()
 
 
 def _told(signs: Signs) -> Evidence | None:

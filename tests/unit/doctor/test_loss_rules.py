@@ -149,6 +149,17 @@ def test_a_loss_of_nothing_but_zeros_has_nothing_scored():
     assert "exactly 0 at all 20 logged points" in found.evidence[0].text
 
 
+def test_a_mean_over_no_token_is_nan_with_no_gradient():
+    """As transformers logs it where all labels are -100."""
+    signs = foreign(run(np.full(20, np.nan)))
+    signs = replace(signs, curves={**signs.curves, "grad_norm": curve(np.zeros(20))})
+    assert set(findings(signs)) == {"loss_not_decreasing"}
+    text = loss_not_decreasing.examine(signs).evidence[0].text
+    assert text.startswith("the loss is NaN, with a gradient of exactly 0, at all 20 logged points")
+    broken = replace(signs, curves={**signs.curves, "grad_norm": curve(np.full(20, np.nan))})
+    assert set(findings(broken)) == {"non_finite"}
+
+
 def test_no_scored_token_in_the_data_is_enough():
     signs = run([0.5, 0.4], data={"scored_tokens": {"train": 0}})
     assert (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith.doctor.finding import Change, Evidence, Finding
+from tunesmith.doctor.numbers import scores_nothing
 from tunesmith.doctor.rates import RATE, peak_rate, rounded, usual_rate
 from tunesmith.doctor.signs import Curve, Signs
 from tunesmith.doctor.trends import (
@@ -22,8 +23,6 @@ TITLE = "the training loss does not fall"
 IS_LIVE = True
 # While a run goes on: judged from its middle, where a warmup is long over.
 LIVE_SHARE = 0.5
-# A loss of exactly 0 from the first step has no scored token behind it.
-LEAST_ZEROS = 3
 # Clipping and number types leave a gradient that exists far above this.
 NO_GRADIENT = 1e-6
 # Validation is over the same rows each time; weights that move at all change it by more.
@@ -94,12 +93,12 @@ def examine(signs: Signs) -> Finding | None:
 
 def _nothing_scored(signs: Signs) -> Finding | None:
     scored = (signs.data.get("scored_tokens") or {}).get("train")
-    loss = signs.loss.finite
-    is_zero = len(loss) >= LEAST_ZEROS and not loss.values.any()
-    if not is_zero and scored != 0:
+    loss, is_nothing = signs.loss, scores_nothing(signs)
+    if not is_nothing and scored != 0:
         return None
-    if is_zero:
-        text = f"the loss is exactly 0 at all {len(loss)} logged points, from step {loss.steps[0]:g} on"
+    if is_nothing:
+        value = "NaN, with a gradient of exactly 0," if np.isnan(loss.values).all() else "exactly 0"
+        text = f"the loss is {value} at all {len(loss)} logged points, from step {loss.steps[0]:g} on"
         evidence = Evidence(text, "loss", float(loss.steps[0]), float(loss.steps[-1]))
     else:
         evidence = Evidence("not one token of the training rows is scored", "loss", 0, signs.last_step)
