@@ -45,5 +45,5 @@ def draw_learning_curve(
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel("training rows", color=palette.ink)
         axes.set_ylabel("held-out loss, nats/token", color=palette.ink)
-        axes.legend(frameon=False, labelcolor=palette.ink, loc="upper right")
+        axes.legend(frameon=False, labelcolor=palette.ink, loc="lower left")
         return svg_text(figure)
