@@ -36,6 +36,18 @@ def scores_nothing(signs: Signs) -> bool:
     return is_mean_of_none or not loss.any()
 
 
+def is_broken_from_the_start(signs: Signs) -> bool:
+    """Whether the first pass, before any weight had moved, gave no number: then no rate is to blame."""
+    if signs.status == "failed" and TOLD.search(signs.why) and signs.last_step == 0:
+        return True
+    first_steps = (("eval_loss", 0), ("loss", 1))
+    curves = ((signs.curve(name), step) for name, step in first_steps)
+    return any(
+        len(curve) > 0 and curve.steps[0] <= step and not np.isfinite(curve.values[0])
+        for curve, step in curves
+    )
+
+
 def _told(signs: Signs) -> Evidence | None:
     found = TOLD.search(signs.why) if signs.status == "failed" else None
     if found is None:

@@ -407,6 +407,26 @@ def test_what_the_loops_guard_says_is_understood(why, says):
     assert changes(found) == {"training.learning_rate": 2 * RATE, "training.warmup_ratio": 0.1}
 
 
+def test_no_rate_is_to_blame_for_what_was_broken_before_the_first_step():
+    why = "step 1 was not taken: loss is nan; its rows: rows.jsonl:3"
+    failed = replace(run([2.0], status="failed", why=why), curves={})
+    lost = run([np.nan, np.nan, np.nan])
+    base = run(np.linspace(2, 1, 6), validation=([0, 6], [np.nan, np.nan]))
+    for signs in (failed, lost, base):
+        found = non_finite.examine(signs)
+        assert "before any weight had moved" in found.cause
+        assert found.changes == ()
+    later = run(np.linspace(2, 1, 6), validation=([0, 6], [2.0, np.nan]))
+    assert changes(non_finite.examine(later))
+
+
+def test_a_run_of_few_steps_need_not_show_a_fall():
+    few, validation = run([2.0, 2.0, 2.0]), ([0, 3], [2.1, 2.1])
+    assert loss_not_decreasing.examine(run([2.0] * 3, validation=validation)) is None
+    assert loss_not_decreasing.examine(run([2.0] * 30, validation=([0, 30], [2.1, 2.1])))
+    assert loss_not_decreasing.examine(few) is None
+
+
 def test_other_ends_are_none_of_its_business():
     for why in ("disk is full", "step 3: 1 rows do not fit into memory", "information about loss of power"):
         assert non_finite.examine(run(np.linspace(2, 1, 6), status="failed", why=why)) is None

@@ -133,6 +133,8 @@ def _no_fall(signs: Signs) -> Finding | None:
     falls = [fall for fall in (_fall_of_validation(signs), _fall_of_training(signs)) if fall]
     if not falls or (not signs.is_over and signs.last_step < LIVE_SHARE * float(signs.total_steps or np.inf)):
         return None
+    if signs.kind == "run" and signs.is_over and signs.last_step < LEAST_POINTS:
+        return None  # so few steps need not show in a loss
     rate = peak_rate(signs)
     low = _low_limit(signs)
     level = min(max(fall.start, fall.end) for fall in falls)

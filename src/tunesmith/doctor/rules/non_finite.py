@@ -1,7 +1,7 @@
 """The loss or the gradient became NaN or infinite: the run stopped before its weights did, or went on."""
 
 from tunesmith.doctor.finding import Finding
-from tunesmith.doctor.numbers import no_numbers
+from tunesmith.doctor.numbers import is_broken_from_the_start, no_numbers
 from tunesmith.doctor.rates import gentler, peak_rate
 from tunesmith.doctor.signs import Signs
 
@@ -16,6 +16,17 @@ def examine(signs: Signs) -> Finding | None:
     evidence = no_numbers(signs)
     if not evidence:
         return None
+    if is_broken_from_the_start(signs):
+        return Finding(
+            ailment="non_finite",
+            title=TITLE,
+            cause="the very first pass gave no number, before any weight had moved: broken weights of the base "
+            "model, or a broken row, and no rate",
+            evidence=evidence,
+            remedy="Fetch the base model anew and look at its own loss (`tunesmith evaluate`); then look at the "
+            "first step's rows. No setting helps.",
+            confidence=0.97,
+        )
     rate = peak_rate(signs)
     where = f"the learning rate {rate:.2g}" if rate else "the learning rate"
     return Finding(
