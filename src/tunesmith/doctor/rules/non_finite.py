@@ -20,11 +20,11 @@ def examine(signs: Signs) -> Finding | None:
         return Finding(
             ailment="non_finite",
             title=TITLE,
-            cause="the very first pass gave no number, before any weight had moved: broken weights of the base "
-            "model, or a broken row, and no rate",
+            cause="the very first pass gave no number, before any weight had moved: broken weights of the "
+            "base model, or a broken row, and no rate",
             evidence=evidence,
-            remedy="Fetch the base model anew and look at its own loss (`tunesmith evaluate`); then look at the "
-            "first step's rows. No setting helps.",
+            remedy="Fetch the base model anew and look at its own loss (`tunesmith evaluate`); then look at "
+            "the first step's rows. No setting helps.",
             confidence=0.97,
         )
     rate = peak_rate(signs)
