@@ -39,7 +39,7 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
 _HEAD_BYTES = 4096
 _GZIP = b"\x1f\x8b"
 # Rows of text shrink to a third or, where they repeat each other, to a fiftieth; gzip itself ends at 1032.
-_MOST_TIMES_PACKED, _ALWAYS_UNPACKED_BYTES = 200, 256 << 20
+_MOST_TIMES_PACKED, _ALWAYS_UNPACKED_BYTES = 100, 16 << 20
 
 # First bytes of files that are no data, what they are, and what to do.
 _FOREIGN = (
