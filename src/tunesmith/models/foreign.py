@@ -18,7 +18,7 @@ _FOREIGN_HINT = "take the model from someone you trust, or remove what is named 
 _INDEX = "model.safetensors.index.json"
 
 # Texts that libraries write under private names themselves.
-_PRIVATE_TEXTS = {"_name_or_path", "_commit_hash"}
+_PRIVATE_TEXTS = {"_name_or_path", "_model_name_or_path", "_commit_hash"}
 _KERNELS = {
     f"{private}{part}_implementation" for private in ("", "_") for part in ("attn", "experts", "attention")
 }
