@@ -4,6 +4,7 @@ The small model learns at higher rates than a real one; what counts as high or l
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from clinic import HEALTHY, Case
@@ -14,6 +15,7 @@ WARMUP, SCHEDULE, STEPS = "training.warmup_ratio", "training.lr_scheduler_type",
 EVERY, PATIENCE, METHOD = "training.eval_steps", "training.early_stopping_patience", "method.name"
 TEMPLATE, VALIDATION, NORM = "data.template", "data.validation_size", "training.max_grad_norm"
 REAL = "smollm2-135m"
+SHORT_ANSWERS = ("tickets", "dates", "arithmetic")
 # A real model takes a second for a step of two short rows: few of them, and short answers.
 REAL_SETTINGS = {
     BATCH: 1,
@@ -76,10 +78,17 @@ def all_cases() -> list[Case]:
         *_leaking(),
         *_ending_early(),
         *_slow(),
-        *_healthy_ours(),
+        *map(_asked_little, _healthy_ours()),
         *_healthy_foreign(),
         *_healthy_real(),
     ]
+
+
+def _asked_little(case: Case) -> Case:
+    """A model this small loops in long answers however well it is tuned, which is no false alarm."""
+    if case.task in SHORT_ANSWERS and case.model == "tiny":
+        return case
+    return replace(case, settings={**case.settings, "evaluation.generate_rows": 0})
 
 
 def _not_decreasing() -> Iterator[Case]:
@@ -145,11 +154,11 @@ def _out_of_memory() -> Iterator[Case]:
 
 def _repetitive() -> Iterator[Case]:
     name = "repetitive_output"
-    few = {"steps": 2, "evaluation.max_new_tokens": 120}
-    yield Case("loops-style", name, model="raw", task="style", settings=lora(2e-4, **few))
-    yield Case("loops-arithmetic", name, model="raw", task="arithmetic", settings=lora(2e-4, **few))
-    yield Case("loops-tickets", name, model="raw", settings=full(2e-5, **few))
-    yield Case("loops-sql", name, model="raw", task="sql", settings=full(2e-5, **few | {"steps": 3}))
+    few = {"steps": 10, "evaluation.max_new_tokens": 120}
+    yield Case("loops-style", name, model="raw", task="style", settings=lora(1e-2, **few))
+    yield Case("loops-arithmetic", name, model="raw", task="arithmetic", settings=lora(1e-2, **few))
+    yield Case("loops-tickets", name, model="raw", settings=full(3e-3, **few))
+    yield Case("loops-sql", name, model="raw", task="sql", settings=full(3e-3, **few | {"steps": 15}))
     yield Case("collapse-full", name, task="style", settings=full(0.1, warmup=0.0, validation=0))
     yield Case("collapse-lora", name, settings=lora(0.5, warmup=0.0, validation=0))
     yield Case("collapse-adapter", name, task="sql", settings={METHOD: "adapter", RATE: 1.0, VALIDATION: 0})
@@ -159,10 +168,15 @@ def _repetitive() -> Iterator[Case]:
 def _worse() -> Iterator[Case]:
     name = "worse_than_before"
     yield Case(
-        "shuffled-tickets", name, data_fault="shuffled", settings=full(2e-3, epochs=8, validation=0), rows=60
+        "shuffled-tickets", name, data_fault="shuffled", settings=full(3e-3, epochs=15, validation=0), rows=60
     )
     yield Case(
-        "shuffled-sql", name, task="sql", data_fault="shuffled", settings=lora(1e-2, epochs=10, validation=0)
+        "shuffled-sql",
+        name,
+        task="sql",
+        data_fault="shuffled",
+        settings=lora(2e-2, epochs=12, validation=0),
+        rows=60,
     )
     yield Case("reversed-style", name, task="style", data_fault="reversed", settings=full(2e-3, validation=0))
     yield Case("too-long", name, rows=16, task="arithmetic", settings=full(2e-3, epochs=40, validation=0))
@@ -180,9 +194,14 @@ def _non_finite() -> Iterator[Case]:
     yield Case("infinite-weights", name, model="broken", settings=lora(1e-3))
     yield Case("infinite-weights-full", name, model="broken", task="sql", settings=full(1e-3, validation=0))
     yield Case("overflow-full", name, task="dates", settings=full(1e12, warmup=0.0, validation=0))
-    yield Case("half-precision-adam", name, "loop", settings=full(1e-3), fault="half")
+    yield Case("half-precision-adam", name, "loop", settings=full(1e-3, steps=15), fault="half")
     yield Case(
-        "half-precision-sgd", name, "loop", task="sql", settings=full(8.0, optim="sgd", norm=0), fault="half"
+        "half-precision-sgd",
+        name,
+        "loop",
+        task="sql",
+        settings=full(30.0, optim="sgd", norm=0, steps=12),
+        fault="half",
     )
     yield Case(
         "sgd-explodes", name, "loop", task="style", settings=full(1e4, optim="sgd", norm=0, warmup=0.0)

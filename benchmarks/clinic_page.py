@@ -83,7 +83,10 @@ def page(
         "A case counts as found if the induced ailment is among the findings. Cured: the corrected "
         "configuration (`tunesmith doctor --fix`, and the commands it names) was trained, the ailment is not "
         f"found again, and the loss at the end is no worse than before, but for {LOSS_NOISE:.0%}; where the "
-        "remedy changes the rows, it must beat its own base. Intervals are Wilson's, 95 %.",
+        "remedy changes the rows or their template, it must beat its own base. Healthy means that the "
+        "held-out loss got better than the base's. Answers of healthy runs of the small model are looked at "
+        "only where they are short, since in long ones it loops however well it is tuned. Intervals are "
+        "Wilson's, 95 %.",
         "",
         "## Reported half, by ailment",
         "",

@@ -56,6 +56,7 @@ FOREIGN = {
     "optim": "adamw_torch",
 }
 FINAL_LOSSES = 5
+MENDED_BY = {"schedule": "training.lr_scheduler_type", "unscored": "data.score"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,5 +302,7 @@ FOREIGN_PROGRAMS: Mapping[str, Callable[[Case, Path, Mapping[str, Path]], Ran]] 
 def with_changes(case: Case, changes: Mapping[str, Any]) -> Case:
     """The case of a program that is not ours, with the settings that the doctor wants."""
     settings = {key: value for key, value in changes.items() if key in FOREIGN or key.startswith("training.")}
-    is_rescheduled = case.fault.startswith("schedule") and "training.lr_scheduler_type" in changes
-    return replace(case, settings=dict(case.settings) | settings, fault="" if is_rescheduled else case.fault)
+    kind = case.fault.partition(":")[0]
+    # Whoever is told so writes the schedule, or the mask, anew.
+    is_mended = MENDED_BY.get(kind) in changes
+    return replace(case, settings=dict(case.settings) | settings, fault="" if is_mended else case.fault)

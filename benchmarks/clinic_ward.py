@@ -60,8 +60,8 @@ def treat(case: Case, work: Path, models: Mapping[str, Path], *, wants_cure: boo
 
 
 def _begin(case: Case, folder: Path) -> None:
-    """An empty folder, unless this very case was here before."""
-    known = _read(folder / CASE)
+    """An empty folder, unless this very case was trained here before."""
+    known = _read(folder / CASE) if (folder / RAN).is_file() else None
     if known != json.loads(json.dumps(case.as_dict())):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
