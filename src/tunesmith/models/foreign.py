@@ -95,7 +95,7 @@ def _odd(config: Mapping[str, Any], nesting: int = 0) -> Iterator[tuple[str, Any
     """Key, value and what is wrong with it, in the order of the file."""
     for key, value in config.items():
         if key in _KERNELS:
-            if value is not None and value not in _PLAIN_KERNELS:
+            if value is not None and not (isinstance(value, str) and value in _PLAIN_KERNELS):
                 yield key, value, "names code to compute with that is none of transformers' own"
         elif key in _NAMES_FILES_OR_CODE and value:
             yield key, value, "asks for other files or code"
