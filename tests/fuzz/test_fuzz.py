@@ -6,6 +6,7 @@ into a test.
 """
 
 import asyncio
+import atexit
 import gzip
 import io
 import json
@@ -44,6 +45,7 @@ from tunesmith.models.adapter_config import check_adapter_config
 from tunesmith.models.foreign import check_config
 from tunesmith.people.guard import Guard
 from tunesmith.people.server import create_app
+from tunesmith.people.store import VoteStore
 from tunesmith.resolve import options, resolve
 from tunesmith.training.checkpoint import FILES, check_checkpoint, save_checkpoint
 from tunesmith.training.whole_folder import MANIFEST
@@ -358,8 +360,17 @@ VOTES = st.fixed_dictionaries(
 ).map(lambda value: json.dumps(value).encode())
 
 
+@cache
+def site() -> tuple[Guard, VoteStore]:
+    """One page for all examples, whose votes stay."""
+    survey = make_survey("ab", 30)
+    store = open_votes(Path(tempfile.mkdtemp(prefix="fuzz-web-")) / "votes.sqlite", survey)
+    atexit.register(store.close)
+    return Guard(create_app(survey, store), token=TOKEN, port=PORT), store
+
+
 @target(
-    examples=25,
+    examples=100,
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE"]),
     path=st.sampled_from(["/", "/api/act", "/api/undo", "/api/state", "/api/marks", "/static/people.css"])
     | PATHS,
@@ -375,35 +386,27 @@ def web(
     folder: Path, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
 ) -> None:
     """Never an error of the server, never a system's name, and no vote but by a whole request."""
-    survey = make_survey("ab", 3)
-    store = open_votes(folder / "votes.sqlite", survey)
+    application, store = site()
+    before = len(store.acts)
+    given_headers = {
+        "Cookie": f"tunesmith_{PORT}={TOKEN}",
+        "Content-Type": "application/json",
+        **headers,
+    }
+
+    async def send() -> httpx.Response:
+        url = httpx.URL(f"http://127.0.0.1:{PORT}").copy_with(raw_path=path.encode())
+        url = url.copy_merge_params(query) if query else url
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=application)) as client:
+            return await client.send(httpx.Request(method, url, headers=given_headers, content=body))
+
     try:
-        application = Guard(create_app(survey, store), token=TOKEN, port=PORT)
-        given_headers = {"Cookie": f"tunesmith_{PORT}={TOKEN}", "Content-Type": "application/json", **headers}
-
-        async def send() -> httpx.Response:
-            here = f"http://127.0.0.1:{PORT}"
-            transport = httpx.ASGITransport(app=application)
-            async with httpx.AsyncClient(transport=transport) as client:
-                request = httpx.Request(
-                    method,
-                    httpx.URL(here).copy_with(raw_path=path.encode()),
-                    headers=given_headers,
-                    content=body,
-                )
-                if query:
-                    request.url = request.url.copy_merge_params(query)
-                return await client.send(request)
-
-        try:
-            response = asyncio.run(send())
-        except (httpx.InvalidURL, httpx.ProtocolError, UnicodeError):
-            return  # httpx itself does not send that
-        assert response.status_code < 500
-        assert not [system for system in SYSTEMS if system.encode() in response.content]
-        assert not store.acts or (method, response.status_code) == ("POST", 200)
-    finally:
-        store.close()
+        response = asyncio.run(send())
+    except (httpx.InvalidURL, httpx.ProtocolError, UnicodeError):
+        return  # httpx itself does not send that
+    assert response.status_code < 500
+    assert not [system for system in SYSTEMS if system.encode() in response.content]
+    assert len(store.acts) == before or (method, response.status_code) == ("POST", 200)
 
 
 @cache

@@ -47,7 +47,7 @@ def header_problem(path: Path) -> str | None:
             return f"its head takes {length} bytes, and at most {MOST_HEADER_BYTES} are read"
         head = file.read(length)
     try:
-        _check(json.loads(head, object_pairs_hook=_distinct), file_bytes - _LENGTH_BYTES - length)
+        _check(json.loads(head.decode(), object_pairs_hook=_distinct), file_bytes - _LENGTH_BYTES - length)
     except _Lie as lie:
         return str(lie)
     except (ValueError, RecursionError) as error:
@@ -65,6 +65,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check(head: Any, data_bytes: int) -> None:
     if not isinstance(head, dict):
         raise _Lie("its head is no JSON object")
+    notes = head.get("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise _Lie("its `__metadata__` holds more than texts")
     tensors = {name: of for name, of in head.items() if name != "__metadata__"}
     if len(tensors) > MOST_TENSORS:
         raise _Lie(f"its head names {len(tensors)} tensors, and at most {MOST_TENSORS} are read")
@@ -82,10 +85,11 @@ def _span(name: str, of: Any) -> tuple[int, int]:
     """Where a tensor lies among the numbers."""
     shape, offsets, kind = _parts(of)
     if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2 and isinstance(kind, str)):
-        raise _Lie(f"`{name}` has no type, shape and place as the format wants them")
+        raise _Lie(f"`{name[:80]}` has no type, shape and place as the format wants them")
     start, end = offsets
-    bits = _BITS.get(kind)
-    if end < start or (bits and math.prod(shape) * bits != 8 * (end - start)):
+    if kind not in _BITS:
+        raise _Lie(f"`{name}` is of the type {kind[:20]}, which the format does not have")
+    if end < start or math.prod(shape) * _BITS[kind] != 8 * (end - start):
         raise _Lie(f"`{name}` is of {kind} and shape {str(shape)[:60]}, and lies from {start} to {end}")
     return start, end
 
