@@ -142,6 +142,13 @@ def edited(content: bytes, edits: list[tuple[str, int, int, bytes]]) -> bytes:
     return content
 
 
+def lasting_folder() -> Path:
+    """A folder for all examples, removed with the process."""
+    folder = tempfile.mkdtemp(prefix="fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 @cache
 def data_seeds() -> dict[str, bytes]:
     """A good file of each kind."""
@@ -292,7 +299,7 @@ def config(folder: Path, lines: list[tuple[str, str]], edits: list[Any]) -> None
 
 @cache
 def checkpoint() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-checkpoint-"))
+    folder = lasting_folder()
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 3)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -364,7 +371,7 @@ VOTES = st.fixed_dictionaries(
 def site() -> tuple[Guard, VoteStore]:
     """One page for all examples, whose votes stay."""
     survey = make_survey("ab", 30)
-    store = open_votes(Path(tempfile.mkdtemp(prefix="fuzz-web-")) / "votes.sqlite", survey)
+    store = open_votes(lasting_folder() / "votes.sqlite", survey)
     atexit.register(store.close)
     return Guard(create_app(survey, store), token=TOKEN, port=PORT), store
 
