@@ -79,7 +79,9 @@ def test_a_curve_that_ends_soon_needs_fewer_rows_to_half_than_one_that_ends_late
     soon = fit(ROWS, statistics(law(ROWS, a=1.0, b=1.0, c=1.4)), seed=1).rows_to_half()
     late = fit(ROWS, statistics(law(ROWS, a=0.0, b=1.0, c=0.15)), seed=1).rows_to_half()
     assert 160 < soon[1] <= soon[0] <= soon[2]
-    assert soon[0] < 1_600 < late[0]
+    # By the law itself 262 rows and 16,000; four sizes cannot tell the second from farther still.
+    assert soon[0] == pytest.approx(262, rel=0.1)
+    assert soon[2] < late[0] < late[2]
     assert late[2] == np.inf
 
 
