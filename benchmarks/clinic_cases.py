@@ -154,11 +154,13 @@ def _out_of_memory() -> Iterator[Case]:
 
 def _repetitive() -> Iterator[Case]:
     name = "repetitive_output"
-    few = {"steps": 10, "evaluation.max_new_tokens": 120}
-    yield Case("loops-style", name, model="raw", task="style", settings=lora(1e-2, **few))
-    yield Case("loops-arithmetic", name, model="raw", task="arithmetic", settings=lora(1e-2, **few))
-    yield Case("loops-tickets", name, model="raw", settings=full(3e-3, **few))
-    yield Case("loops-sql", name, model="raw", task="sql", settings=full(3e-3, **few | {"steps": 15}))
+    few = {"steps": 10, "evaluation.max_new_tokens": 60}
+    dates = {"model": "raw", "task": "dates", "rows": 200}
+    yield Case("loops-dates", name, settings=full(3e-3, **few), **dates)
+    yield Case("loops-dates-8", name, settings=full(1e-2, **few | {"steps": 8}), **dates)
+    yield Case("loops-dates-quarter", name, settings=full(3e-3, epochs=0.25), **dates)
+    yield Case("loops-arithmetic", name, model="raw", task="arithmetic", settings=full(1e-2, **few))
+    yield Case("loops-tickets", name, model="raw", settings=full(1e-2, **few))
     yield Case("collapse-full", name, task="style", settings=full(0.1, warmup=0.0, validation=0))
     yield Case("collapse-lora", name, settings=lora(0.5, warmup=0.0, validation=0))
     yield Case("collapse-adapter", name, task="sql", settings={METHOD: "adapter", RATE: 1.0, VALIDATION: 0})

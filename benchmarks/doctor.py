@@ -8,6 +8,7 @@ again: after a change of a rule only the diagnoses and the remedies that changed
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -27,6 +28,7 @@ REAL = "smollm2-135m"
 def main() -> int:
     """Treat all cases, write the page, and fail where a target is missed."""
     options = asked()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cases = chosen(all_cases(), options.only, options.half)
     # Each process computes on one core; set before any of them loads its libraries.
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -112,8 +114,14 @@ def treated_in(
 
 
 def _as_done(waiting: Iterable["Future[Any]"]) -> Iterator[Any]:
-    for future in as_completed(waiting):
-        yield future.result()
+    try:
+        for future in as_completed(waiting):
+            yield future.result()
+    except BaseException:
+        # Whoever stops the clinic wants its trainings to end too.
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
 
 
 def _models(work: Path) -> Mapping[str, Path]:

@@ -229,6 +229,8 @@ def test_the_share_of_repeated_groups() -> None:
     assert repeated_share("!" * 50) > 0.9
     assert repeated_share("na" * 100) > 0.5
     assert repeated_share("我不知道" * 12) > 0.8
+    assert repeated_share("The" + "u" * 40) > 0.5 < repeated_share("5" * 24)
+    assert repeated_share('{"category":"shipping","order":"4898","urgency":"low"}') == 0
     assert repeated_share("") == repeated_share("yes") == 0
 
 

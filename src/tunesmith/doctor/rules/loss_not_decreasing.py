@@ -29,6 +29,8 @@ NO_GRADIENT = 1e-6
 SAME = 1e-5
 # Relative falls. Up to `STILL` a curve counts as flat; up to `SLOW` as far too little for a whole run.
 STILL, SLOW, FOREIGN_SLOW = 0.02, 0.10, 0.03
+# At a rate that is only somewhat low a validation loss has to stay even closer to where it was.
+HARDLY = 0.012
 # Rates that are low: below this share of the method's usual one; below this one for any method; and below
 # this one for all but full fine-tuning of large models.
 LOW_SHARE, LOW_FOR_ALL, LOW_FOR_MOST = 0.15, 1.5e-6, 1.05e-5
@@ -145,7 +147,8 @@ def _no_fall(signs: Signs) -> Finding | None:
         return _too_low(signs, rate, falls) if is_little and level >= GOOD_NATS else None
     if rate is not None and _is_same(signs.validation) and level >= GOOD_NATS / 10:
         return _frozen(signs, tuple(fall.evidence for fall in falls), 0.9)
-    if rate is not None and rate < 3 * low and falls[0].is_still and falls[0].name == "eval_loss":
+    is_little = falls[0].name == "eval_loss" and falls[0].share < HARDLY
+    if rate is not None and rate < 3 * low and is_little:
         is_fallen = falls[-1].share - 2 * falls[-1].error > STILL
         return None if is_fallen or level < GOOD_NATS_UNTOLD else _too_low(signs, rate, falls)
     if not all(fall.is_still for fall in falls) or level < GOOD_NATS_UNTOLD:

@@ -41,6 +41,8 @@ SWING_UP, SWING_BACK = 1.08, 1.04
 # A rate so far above the usual one, and a loss that stays high in nats and as a share of the first, with less
 # of a fall than `STUCK` after the first fifth, leave no other reading.
 FAR_ABOVE, FOREIGN_EXTREME, HIGH_NATS, HIGH_SHARE, STUCK = 15.0, 5e-3, 2.0, 0.65, 0.06
+# The first dozen steps of any run may look so.
+LEAST_HIGH_POINTS = 12
 # Windows of one or two rows make a loss as rough as the rows are unlike.
 FEW_ROWS, ENOUGH_ROWS = 2, 8
 RATE_PARTS = 4.0
@@ -188,7 +190,7 @@ def _stays_high(signs: Signs, curve: Curve, noise: float) -> Swing | None:
         return None
     while_high = _while_high(signs, curve)
     width = fifth_of(curve)
-    if len(while_high) < 2 * width:
+    if len(while_high) < max(2 * width, LEAST_HIGH_POINTS):
         return None
     values = logs(while_high.values)
     early, end = float(np.median(values[width : 2 * width])), float(np.median(values[-width:]))

@@ -21,6 +21,9 @@ FEWEST_SAMPLES = 4
 # Share of the 4-grams of an answer that stood in it before (Welleck et al. 2020, seq-rep-4): human text has
 # 0 to 0.1, greedy loops 0.5 and more.
 ORDER = 4
+# A loop inside a word, `55555` or `uuuuu`, shows in characters: of 2,000 generated references none has above
+# 0.07 of them twice.
+ORDER_OF_CHARACTERS = 12
 LOOP_SHARE, ABOVE_REFERENCES = 0.4, 0.25
 MOST_LOOPING = 0.2
 # Answers are cut off a quarter above the longest reference; of a model that stops, few pass the longest one.
@@ -84,9 +87,16 @@ def examine(signs: Signs) -> Finding | None:
 
 
 def repeated_share(text: str) -> float:
-    """Share of a text's 4-grams that stood in it before, 0 to 1; 0 for a text of fewer than five tokens."""
-    tokens = _TOKEN.findall(text.lower())
-    grams = list(zip(*(tokens[at:] for at in range(ORDER)), strict=False))
+    """Share of a text's groups of tokens that stood in it before, 0 to 1, or of characters if that is more.
+
+    0 for a text of fewer than five tokens and thirteen characters.
+    """
+    lower = text.lower()
+    return max(_again(_TOKEN.findall(lower), ORDER), _again(lower, ORDER_OF_CHARACTERS))
+
+
+def _again(parts: Sequence[str], order: int) -> float:
+    grams = list(zip(*(parts[at:] for at in range(order)), strict=False))
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
