@@ -33,7 +33,14 @@ DOORS = {
     "bitsandbytes": ("models/", "training/optimizer.py"),
     "accelerate": ("training/",),
     "deepspeed": ("training/zero.py",),
-    "transformers": ("models/", "methods/", "planning/", "data/render.py", "cli/terminal.py"),
+    "transformers": (
+        "models/",
+        "methods/",
+        "planning/",
+        "data/render.py",
+        "cli/terminal.py",
+        "approaches/recommend.py",
+    ),
     "cyclopts": ("cli/",),
     "rich": ("cli/",),
     "matplotlib": (
