@@ -30,6 +30,9 @@ def test_readme_tour_runs_and_the_held_out_loss_falls(tmp_path: Path) -> None:
         "adapters",
         "advise",
         "diff",
+        "recommend",
+        "sweep",
+        "doctor",
     ]
     for command in TOUR:
         result = subprocess.run(
