@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -48,7 +48,8 @@ def check_adapter_config(folder: Path, config: Mapping[str, Any]) -> None:
             f"`{folder}` is an adapter of the type {str(kind)[:80]}, which is not known here",
             hint="a newer peft may know it: `pip install --upgrade peft`",
         )
-    known = {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])} | _ALWAYS
+    # Our own type is none of peft's enum; as text it is found in the mapping as well.
+    known = {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[cast(PeftType, kind)])} | _ALWAYS
     for key, value in config.items():
         if key in _HARMLESS and not any(value == plain for plain in _HARMLESS[key]):
             raise _refused(folder, key, value)
