@@ -76,7 +76,7 @@ def page(
         "of 200,000 parameters that the clinic taught first.",
         "",
         "The cases of each ailment are dealt into two halves by a hash of their names. The rules' limits "
-        "were set on the *tuning* half; the *reported* half was left alone until they stood.",
+        "were set on the *tuning* half; how often the *reported* half was read before is in the lab log.",
         "",
         *_headline(reported, tuning),
         "",
