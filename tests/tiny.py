@@ -3,6 +3,7 @@
 Real models and real quality are tested with the embedded one; here only shapes, masks and laws matter.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -58,4 +59,15 @@ def tiny_model_folder(path: Path, *, seed: int = 0, chat_template: str | None = 
     """Write model and tokenizer as a standard folder and return it."""
     tiny_model(seed=seed).save_pretrained(path)
     tiny_tokenizer(chat_template=chat_template).save_pretrained(path)
+    return path
+
+
+def painted_rows(path: Path, count: int) -> Path:
+    """Write instruction rows with one of four answers, each prompt another, and return the file."""
+    colours = ("red", "green", "blue", "black")
+    rows = [
+        {"instruction": f"Paint thing {at} {colours[at % 4]}", "output": f"It is {colours[at % 4]}."}
+        for at in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 
 from tunesmith.config import RunConfig
-from tunesmith.data.prepare import Prepared, prepare_data
-from tunesmith.data.render import Rendered, Renderer, make_renderer
+from tunesmith.data.prepare import Prepared, read_with
+from tunesmith.data.render import Rendered, Renderer
 from tunesmith.doctor.live import Bedside, Watch, at_bedside, examined
 from tunesmith.evaluation.answer_checks import checks_of
 from tunesmith.evaluation.elsewhere import Elsewhere
@@ -288,9 +288,7 @@ def conclude(
 
 def read_data(config: RunConfig, source: ModelSource, progress: Progress) -> tuple[Renderer, Prepared]:
     """Rows that are checked, split, rendered and fitted, and what rendered them."""
-    tokenizer = load_tokenizer(source)
-    renderer = make_renderer(tokenizer, config.data.template, score_all=config.data.score == "all")
-    data = prepare_data(config.data, renderer, seed=config.training.seed)
+    renderer, data = read_with(config.data, load_tokenizer(source), seed=config.training.seed)
     say_data(data, renderer, progress)
     return renderer, data
 

@@ -69,6 +69,18 @@ def locked(folder: Path) -> Iterator[None]:
             _remove(folder / LOCK_FILE)
 
 
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """As `locked`, of a folder that is made where there is none.
+
+    Raises:
+        RunFolderError: as `locked` does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        yield
+
+
 def is_alive(folder: Path) -> bool:
     """Whether a process holds `folder`, on any host that shares it; changes nothing."""
     try:

@@ -33,6 +33,8 @@ from tunesmith.errors import RunFolderError
 from tunesmith.run_lock import LOCK_FILE, is_alive, locked, refuse_if_held
 
 METRICS, ROWS = "metrics.jsonl", "rows.jsonl"
+EPOCH_ROUNDING = 1e-4
+"""`epoch` in metrics.jsonl has four digits."""
 NO_WORD = "its process ended without a word, as when it is killed"
 # What stands in a folder whose process was killed before the run was on record.
 _BEGINNINGS = {LOCK_FILE, "config.yaml", "template.jinja", ROWS}

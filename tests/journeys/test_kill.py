@@ -1,7 +1,6 @@
 """Runs killed anywhere end in the bytes they would have reached. `make soak` kills hundreds."""
 
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -15,7 +14,7 @@ from itertools import count
 import pytest
 
 from kill_harness import KILLED, TORN, Job, Nursery
-from tiny import tiny_model_folder
+from tiny import painted_rows, tiny_model_folder
 from tiny_run import of, timeless
 from tunesmith.runs import is_run_folder, open_run
 from tunesmith.training.checkpoint import check_checkpoint, checkpoints_in
@@ -45,12 +44,7 @@ def home(tmp_path_factory):
     """A tiny model and some rows."""
     folder = tmp_path_factory.mktemp("home")
     tiny_model_folder(folder / "model")
-    colours = ("red", "green", "blue", "black")
-    rows = [
-        {"instruction": f"Paint thing {at} {colours[at % 4]}", "output": f"It is {colours[at % 4]}."}
-        for at in range(ROWS)
-    ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    painted_rows(folder / "rows.jsonl", ROWS)
     return folder
 
 

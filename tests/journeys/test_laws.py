@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import tiny_model_folder
+from tiny import painted_rows, tiny_model_folder
 from tiny_run import timeless
 from tunesmith.errors import Interrupted, RunFailed, RunFolderError
 from tunesmith.pipeline import finetune
@@ -57,13 +57,7 @@ def interrupt():
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
     """The flags of a run of 12 steps, but for its folder."""
-    data = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    words = ("red", "green", "blue", "black")
-    rows = [
-        {"instruction": f"Paint thing {at} {words[at % 4]}", "output": f"It is {words[at % 4]}."}
-        for at in range(40)
-    ]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = painted_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", 40)
     return {
         "model": str(tiny_model_folder(tmp_path_factory.mktemp("model"))),
         "data": str(data),

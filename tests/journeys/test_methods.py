@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import tiny_model_folder
+from tiny import painted_rows, tiny_model_folder
 from tunesmith.cli.main import main
 from tunesmith.config import METHOD_NAMES
 from tunesmith.data.conversation import Message
@@ -21,7 +21,6 @@ from tunesmith.resolve import resolve
 from tunesmith.runs import open_run
 from tunesmith.use import answer, open_session
 
-COLOURS = ("red", "green", "blue", "black")
 # High rates, because the tiny model is random and the runs are short.
 RATES = {"full": 1e-3, "lora": 5e-3, "qlora": 5e-3, "prefix": 5e-2, "adapter": 5e-3}
 
@@ -41,12 +40,7 @@ class Stop(Silent):
 def shared(tmp_path_factory):
     """Flags all methods share: 12 steps on 32 rows."""
     folder = tmp_path_factory.mktemp("shared")
-    rows = [
-        {"instruction": f"Paint thing {at} {COLOURS[at % 4]}", "output": f"It is {COLOURS[at % 4]}."}
-        for at in range(40)
-    ]
-    data = folder / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = painted_rows(folder / "rows.jsonl", 40)
     return {
         "model": str(tiny_model_folder(folder / "model")),
         "data": str(data),

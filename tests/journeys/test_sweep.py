@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from tiny import tiny_model_folder
+from tiny import painted_rows, tiny_model_folder
 from tunesmith.approaches import sweep_study
 from tunesmith.approaches.sweep import sweep
 from tunesmith.errors import ConfigError, RunFailed, RunFolderError
@@ -18,29 +18,14 @@ from tunesmith.resolve import resolve
 from tunesmith.run_lock import LOCK_FILE
 from tunesmith.runs import is_run_folder, open_run
 
-COLOURS = ("red", "green", "blue", "black")
 OVER = ["training.learning_rate=1e-3:2e-2:log", "method.rank=2,4"]
-PROGRAM = """
-import sys
-from cyclopts import App
-from tunesmith.cli import main
-from tunesmith.cli.sweep import sweep
-if "sweep" not in main.app:
-    main.app.command(sweep)
-main.main(sys.argv[1:])
-"""
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
     """Flags of a run of 8 steps on 32 rows with 4 validations."""
     folder = tmp_path_factory.mktemp("shared")
-    rows = [
-        {"instruction": f"Paint thing {at} {COLOURS[at % 4]}", "output": f"It is {COLOURS[at % 4]}."}
-        for at in range(40)
-    ]
-    data = folder / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = painted_rows(folder / "rows.jsonl", 40)
     return {
         "model": str(tiny_model_folder(folder / "model")),
         "data": str(data),
@@ -76,8 +61,8 @@ def begun(folder, flags, *more, over=OVER, trials=3):
     process = subprocess.Popen(
         [
             sys.executable,
-            "-c",
-            PROGRAM,
+            "-m",
+            "tunesmith",
             "sweep",
             *words,
             "--trials",

@@ -1,26 +1,13 @@
 """The clinic's arithmetic: what its page says must follow from what the runs did."""
 
-import importlib
 import json
-import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from tunesmith.doctor.rules import RULES
 from tunesmith.resolve import options
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def bench():
-    """Loads a module of the benchmarks by name."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module
-    sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture

@@ -1,22 +1,11 @@
 """The speed benchmark's arithmetic: what it says must follow from what was measured."""
 
-import importlib
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def bench():
-    """Loads a module of the benchmarks by name."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module
-    sys.path.remove(str(BENCHMARKS))
 
 
 def measured(task, *, rate, losses=(2.0, 1.5), peak=2e9, padded=1_250):

@@ -16,7 +16,8 @@ from tunesmith.resolve import Resolved, resolve
 from tunesmith.runs import RunFolder, is_run_folder, open_run
 from tunesmith.training.stop import Signalled, heeded_signals
 
-_STOPPED = {each.exit_code: each for each in (Interrupted, Terminated)}
+STOPPED = {each.exit_code: each for each in (Interrupted, Terminated)}
+"""The error that an exit code of a stopped command stands for."""
 
 
 def finished_run(path: Path, resolved: Resolved, *, progress: Progress, ignored: str = "") -> RunFolder:
@@ -38,8 +39,8 @@ def finished_run(path: Path, resolved: Resolved, *, progress: Progress, ignored:
         progress.say(f"`{path}` was finished before, kept")
         return open_run(path)
     code = _tunesmith(command)
-    if code in _STOPPED:
-        raise _STOPPED[code](
+    if code in STOPPED:
+        raise STOPPED[code](
             f"training was stopped; its state is in `{path}`",
             hint=f"repeat the command with `--output-dir {path.parent}` to go on",
         )

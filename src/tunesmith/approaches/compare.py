@@ -5,8 +5,7 @@ One model is in memory: the base, on which the adapter is switched off for the a
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ from tunesmith.models.generate import Decoding
 from tunesmith.pipeline import read_data
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
-from tunesmith.run_lock import locked
+from tunesmith.run_lock import claimed
 from tunesmith.runs import RunFolder, check_writable
-from tunesmith.training.stop import heeded_signals, kind_of
+from tunesmith.training.stop import heeded_signals, stop_told
 
 RESULT, PAGE, ANSWERS, SETTINGS = "compare.json", "compare.html", "answers.jsonl", "settings.json"
 
@@ -87,7 +86,8 @@ def compare(
     asking = Asking(config, source, hardware, renderer, inputs, Decoding(max_new_tokens=limit), None)
     if settings.run is not None:
         asking = replace(asking, run=given_run(settings.run, asking, data))
-    with _claimed(folder), _stop_told(folder):
+    told = f"the comparison was stopped; its run and answers so far are in `{folder}`"
+    with claimed(folder), stop_told(told, folder), heeded_signals():
         _remember(folder, resolved, settings)
         if settings.needs_run and asking.run is None:
             asking = replace(asking, run=trained_run(resolved, folder, progress))
@@ -114,27 +114,6 @@ def _check_folder(folder: Path) -> None:
     """A new folder must be empty, an old one a comparison's."""
     if not (folder / SETTINGS).is_file():
         check_writable(folder)
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        yield
-
-
-@contextmanager
-def _stop_told(folder: Path) -> Iterator[None]:
-    """What a stop means here: what was answered is kept."""
-    try:
-        with heeded_signals():
-            yield
-    except KeyboardInterrupt as stop:
-        raise kind_of(stop)(
-            f"the comparison was stopped; its run and answers so far are in `{folder}`",
-            hint=f"repeat the command with `--output-dir {folder}` to go on",
-        ) from stop
 
 
 def _remember(folder: Path, resolved: Resolved, settings: CompareSettings) -> None:

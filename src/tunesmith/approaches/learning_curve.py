@@ -30,7 +30,7 @@ from tunesmith.models.find import find_model
 from tunesmith.pipeline import read_data
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
-from tunesmith.run_lock import locked
+from tunesmith.run_lock import claimed
 from tunesmith.runs import RunFolder, check_writable
 from tunesmith.training.loss import held_out_losses
 from tunesmith.use import open_session
@@ -117,8 +117,7 @@ def learning_curve(resolved: Resolved, folder: Path, *, progress: Progress | Non
     progress, config = progress or Silent(), resolved.config
     if not (folder / ROWS).is_dir():
         check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with claimed(folder):
         sizes = trained_sizes(resolved, folder, shares=SHARES, progress=progress)
         curves = fitted(sizes, seed=config.training.seed)
         confidence = config.evaluation.confidence

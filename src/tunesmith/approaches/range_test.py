@@ -26,7 +26,7 @@ from tunesmith.pipeline import plan, prepare_model, read_data
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved
 from tunesmith.training.engine import Engine, optimizer_maker
-from tunesmith.training.loss import batch_loss_sum, row_losses
+from tunesmith.training.loss import row_losses
 from tunesmith.training.ranks import this_process
 from tunesmith.training.schedule import plan_steps
 
@@ -249,17 +249,14 @@ class _Trial:
         self._engine.model.train()
         self._engine.set_learning_rate(rate)
         scored = sum(row.scored_tokens for row in window)
-        nats = 0.0
-        for batch in micro_batches(
+        batches = micro_batches(
             window,
             micro_batch_rows=self._settings.per_device_train_batch_size,
             pad_id=self._pad_id,
             most_tokens=self._most_tokens,
             is_packed=self._is_packed,
-        ):
-            loss_sum = batch_loss_sum(self._engine.model, batch, self._engine.device)
-            self._engine.backward(loss_sum / scored)
-            nats += float(loss_sum.detach())
+        )
+        nats = self._engine.accumulate(list(batches), scored_tokens=scored)
         norm = self._engine.clip()
         if math.isfinite(nats) and math.isfinite(norm):
             self._engine.step()

@@ -32,8 +32,8 @@ from tunesmith.approaches.recommend_rules import (
     watching,
 )
 from tunesmith.config import LOW_RANK, METHODS_WITH, RunConfig
-from tunesmith.data.prepare import Prepared, prepare_data
-from tunesmith.data.render import Rendered, make_renderer
+from tunesmith.data.prepare import Prepared, read_with
+from tunesmith.data.render import Rendered
 from tunesmith.errors import ModelError
 from tunesmith.evaluation.marks import format_fact
 from tunesmith.models.find import EMBEDDED, find_model
@@ -230,8 +230,7 @@ def _data(config: RunConfig, progress: Progress, *, is_elsewhere: bool) -> tuple
             raise
         tokenizer = load_tokenizer(find_model(EMBEDDED))
         notes.append(f"`{config.model.name}` is not here, so tokens are counted as {EMBEDDED} has them")
-    renderer = make_renderer(tokenizer, config.data.template, score_all=config.data.score == "all")
-    data = prepare_data(config.data, renderer, seed=config.training.seed)
+    renderer, data = read_with(config.data, tokenizer, seed=config.training.seed)
     say_data(data, renderer, progress)
     return data, notes
 

@@ -5,14 +5,14 @@ run), `sweep_result.py` (what came out).
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from optuna.trial import Trial, TrialState
 
+from tunesmith.approaches.child_run import STOPPED
 from tunesmith.approaches.sweep_child import (
     Child,
     Validation,
@@ -26,18 +26,17 @@ from tunesmith.approaches.sweep_result import Swept, run_path, trials_of, values
 from tunesmith.approaches.sweep_space import Axis, is_within, read_axes, trial_config, values_of
 from tunesmith.approaches.sweep_study import ENDED, is_lagging, keep, next_trial, opened_study, unfinished
 from tunesmith.config import RunConfig
-from tunesmith.errors import ConfigError, Interrupted, RunFailed, RunFolderError, Terminated
+from tunesmith.errors import ConfigError, RunFailed, RunFolderError
 from tunesmith.evaluation.sweep_page import loss_text, short_name, shown_value
 from tunesmith.progress import Progress, Silent
 from tunesmith.resolve import Resolved, listing, read_yaml
-from tunesmith.run_lock import locked
+from tunesmith.run_lock import claimed
 from tunesmith.runs import RunFolder, check_writable
-from tunesmith.training.stop import Signalled, StopRequest, heeded_signals, kind_of
+from tunesmith.training.stop import Signalled, StopRequest, heeded_signals, stop_told
 
 SETTINGS = "sweep.yaml"
 POLL_SECONDS = 0.1
 EXIT_REFUSED = 2
-_STOPPED = {each.exit_code: each for each in (Interrupted, Terminated)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,8 @@ def sweep(
     _check(resolved.config, trials=trials, jobs=count, gpus=gpus)
     search = Search(resolved.to_repeat(), axes, folder, trials, tuple(environments(count, gpus)))
     _check_folder(search)
-    with _claimed(folder), _stop_told(folder), heeded_signals() as stop:
+    told = f"the sweep was stopped; its trials so far are in `{folder}`, the running ones with their state"
+    with claimed(folder), stop_told(told, folder), heeded_signals() as stop:
         _remember(search)
         with opened_study(folder) as study:
             _run(study, search, progress, stop)
@@ -175,26 +175,6 @@ def _remember(search: Search) -> None:
         return
     lines = ["over:", *(f'  {axis.key}: "{axis.spec}"' for axis in search.axes)]
     RunFolder(search.folder).write_text(SETTINGS, search.base.as_yaml() + "\n".join(lines) + "\n")
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        yield
-
-
-@contextmanager
-def _stop_told(folder: Path) -> Iterator[None]:
-    """What a stop means here."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        raise kind_of(stop)(
-            f"the sweep was stopped; its trials so far are in `{folder}`, the running ones with their state",
-            hint=f"repeat the command with `--output-dir {folder}` to go on",
-        ) from stop
 
 
 def _run(study: optuna.Study, search: Search, progress: Progress, stop: StopRequest) -> None:
@@ -288,8 +268,8 @@ def _has_ended(study: optuna.Study, search: Search, each: Running, progress: Pro
         _keep_pruned(study, each, seen[: each.lagging])
     elif code == 0:
         _keep_finished(study, each)
-    elif code in _STOPPED:
-        raise _STOPPED[code](
+    elif code in STOPPED:
+        raise STOPPED[code](
             f"trial {each.trial.number} was stopped; its state is in `{each.child.path}`",
             hint=f"repeat the command with `--output-dir {search.folder}` to go on",
         )

@@ -20,11 +20,9 @@ from tunesmith.approaches.child_run import is_finished, started, train_command
 from tunesmith.config import TrainingConfig
 from tunesmith.resolve import Resolved
 from tunesmith.run_lock import is_alive
-from tunesmith.runs import RunFolder, is_run_folder, open_run
+from tunesmith.runs import EPOCH_ROUNDING, RunFolder, is_run_folder, open_run
 
 EXIT_STOPPED = 128 + signal.SIGTERM
-# `epoch` in metrics.jsonl is rounded to four digits.
-_EPOCH_ROUNDING = 1e-4
 # A long run's metrics are not read more often than that.
 LOOK_SECONDS = 1.0
 
@@ -147,7 +145,7 @@ def is_last(validations: list[Validation], settings: TrainingConfig) -> bool:
     if settings.max_steps is not None:
         is_planned = last.step >= settings.max_steps
     else:
-        is_planned = last.epoch >= settings.num_train_epochs - _EPOCH_ROUNDING
+        is_planned = last.epoch >= settings.num_train_epochs - EPOCH_ROUNDING
     losses = [each.loss for each in validations]
     stale = len(losses) - 1 - losses.index(min(losses))
     return is_planned or bool(settings.early_stopping_patience and stale >= settings.early_stopping_patience)

@@ -123,8 +123,7 @@ def _question(config: RunConfig) -> Question:
 
 def _workload(config: RunConfig, device: str) -> "Workload":
     """The rows as training would render and split them."""
-    from tunesmith.data.prepare import prepare_data
-    from tunesmith.data.render import make_renderer
+    from tunesmith.data.prepare import read_with
     from tunesmith.models.find import find_model
     from tunesmith.models.tokenizer import load_tokenizer
     from tunesmith.planning.workload import workload_of
@@ -136,8 +135,7 @@ def _workload(config: RunConfig, device: str) -> "Workload":
             f"the length of rows is counted with the model's tokenizer: {error}",
             hint="without `--data` a plan needs only the shape: give the length as `--max-length`",
         ) from error
-    renderer = make_renderer(tokenizer, config.data.template, score_all=config.data.score == "all")
-    data = prepare_data(config.data, renderer, seed=config.training.seed)
+    _, data = read_with(config.data, tokenizer, seed=config.training.seed)
     return workload_of(
         data.train,
         config,

@@ -16,7 +16,7 @@ from tunesmith.data.clues import copied_answers, copied_rows, template_clues
 from tunesmith.data.conversation import Row
 from tunesmith.data.formats import count_formats, load_rows
 from tunesmith.data.near import near_leaks
-from tunesmith.data.render import Rendered, Renderer
+from tunesmith.data.render import Rendered, Renderer, make_renderer
 from tunesmith.data.split import overlap, prompt_key, with_given
 from tunesmith.errors import DataError
 from tunesmith.tools.digest import file_sha256
@@ -45,6 +45,17 @@ class Prepared:
     account: dict[str, Any]
     notes: tuple[str, ...]
     system: str | None
+
+
+def read_with(settings: DataConfig, tokenizer: Any, *, seed: int) -> tuple[Renderer, Prepared]:
+    """What renders the rows of a configuration with this (fast) tokenizer, and the rows.
+
+    Raises:
+        DataError: names file and line of what cannot be used.
+        TemplateError: if the template cannot be used with the tokenizer, or a row cannot be rendered safely.
+    """
+    renderer = make_renderer(tokenizer, settings.template, score_all=settings.score == "all")
+    return renderer, prepare_data(settings, renderer, seed=seed)
 
 
 def prepare_data(settings: DataConfig, renderer: Renderer, *, seed: int) -> Prepared:

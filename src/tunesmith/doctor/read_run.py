@@ -12,7 +12,7 @@ from tunesmith.doctor.lines import Curves, last_epoch
 from tunesmith.doctor.signs import Signs
 from tunesmith.errors import RunFolderError
 from tunesmith.resolve import resolve
-from tunesmith.runs import RunFolder
+from tunesmith.runs import EPOCH_ROUNDING, RunFolder
 
 
 def read_run(run: RunFolder, *, outcome: Mapping[str, Any] | None = None) -> Signs:
@@ -85,13 +85,9 @@ def _steps_per_epoch(
     if logged is None:
         return planned
     step, epoch = logged
-    if planned and abs(step / planned - epoch) <= _EPOCH_ROUNDING:
+    if planned and abs(step / planned - epoch) <= EPOCH_ROUNDING:
         return planned
     return float(max(1, round(step / epoch)))
-
-
-# metrics.jsonl holds epochs to four digits.
-_EPOCH_ROUNDING = 1e-4
 
 
 def _total_steps(settings: Mapping[str, Any], steps_per_epoch: float | None) -> int | None:

@@ -1,6 +1,6 @@
 """A model on the devices of a run: alone, whole on each of them (DDP), or cut over them (FSDP2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tunesmith.config import TrainingConfig
+from tunesmith.data.batches import Batch
 from tunesmith.errors import ConfigError
 from tunesmith.hardware import Hardware
+from tunesmith.training.loss import batch_loss_sum
 from tunesmith.training.optimizer import make_optimizer
 from tunesmith.training.ranks import Ranks, is_sharded, is_zero
 from tunesmith.training.shards import shard, whole
@@ -88,6 +90,24 @@ class Engine:
         """Add the gradient of `loss`, summed over the processes."""
         # DDP and FSDP take the mean over the processes.
         self._accelerator.backward(loss * self._ranks.count)
+
+    def accumulate(self, batches: Sequence[Batch], *, scored_tokens: int) -> float:
+        """Add the gradient of the loss of these micro-batches, each forward and backward.
+
+        Args:
+            batches: of one step, those of this process.
+            scored_tokens: of the whole step, by which the loss is divided.
+
+        Returns:
+            The summed loss of these micro-batches, in nats.
+        """
+        nats = 0.0
+        for number, batch in enumerate(batches, start=1):
+            with self.passing(is_last=number == len(batches)):
+                loss_sum = batch_loss_sum(self.model, batch, self.device)
+                self.backward(loss_sum / scored_tokens)
+            nats += float(loss_sum.detach())
+        return nats
 
     def set_learning_rate(self, rate: float) -> None:
         """Of the coming step."""

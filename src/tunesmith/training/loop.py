@@ -25,7 +25,7 @@ from tunesmith.models.packing import enable_packing
 from tunesmith.progress import Progress, Silent
 from tunesmith.training.checkpoint import checkpoints_in, load_checkpoint, remove_old, save_checkpoint
 from tunesmith.training.engine import Engine, optimizer_maker
-from tunesmith.training.loss import LOSS_BATCH_TOKENS, batch_loss_sum, mean_loss, row_losses
+from tunesmith.training.loss import LOSS_BATCH_TOKENS, mean_loss, row_losses
 from tunesmith.training.memory_error import NoMemory, half_of, release_memory, within_memory
 from tunesmith.training.randomness import seed_step
 from tunesmith.training.ranks import Ranks, is_zero, this_process
@@ -193,12 +193,7 @@ class Loop:
         batches = list(dealt(self._cut(window), rank=rank, count=count, pad_id=self.pad_id))
         input_seconds = time.perf_counter() - started
         window_tokens = sum(row.scored_tokens for row in window)
-        nats = 0.0
-        for number, batch in enumerate(batches, start=1):
-            with self.engine.passing(is_last=number == len(batches)):
-                loss_sum = batch_loss_sum(self.engine.model, batch, self.engine.device)
-                self.engine.backward(loss_sum / window_tokens)
-            nats += float(loss_sum.detach())
+        nats = self.engine.accumulate(batches, scored_tokens=window_tokens)
         return float(self.ranks.sum(np.array([nats]))[0]) / window_tokens, input_seconds
 
     def _cut(self, window: Sequence[Rendered]) -> Iterator[Batch]:

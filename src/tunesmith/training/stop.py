@@ -146,6 +146,24 @@ def interruption(stop: KeyboardInterrupt, run: Path | None) -> Interrupted:
     return kind(f"run `{run}` was interrupted{after}", hint=f"go on with `tunesmith train --resume {run}`")
 
 
+@contextmanager
+def stop_told(told: str, folder: Path) -> Iterator[None]:
+    """What an interruption means for a command of several steps that goes on in its folder.
+
+    Args:
+        told: that it was stopped, and what is kept.
+        folder: of the command.
+
+    Raises:
+        Interrupted: after SIGINT, or `Terminated` after SIGTERM.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        hint = f"repeat the command with `--output-dir {folder}` to go on"
+        raise kind_of(stop)(told, hint=hint) from stop
+
+
 def kind_of(stop: KeyboardInterrupt) -> type[Interrupted]:
     """`Terminated` after SIGTERM, `Interrupted` after anything else."""
     return Terminated if getattr(stop, "number", signal.SIGINT) == signal.SIGTERM else Interrupted
