@@ -125,7 +125,7 @@ def finetune(
         else:
             run = create_run(path, is_writer=ranks.is_main)
             until_end.enter_context(held(run, is_new=True))
-            begin_record(run, resolved, renderer, facts)
+            begin_record(run, resolved, renderer, facts, log_rows=log_rows)
         with at_bedside(run, progress.say) as doctor, kept_status(run):
             loop = Loop(
                 tuned.model,
@@ -325,10 +325,14 @@ def facts_of(
     }
 
 
-def begin_record(run: RunFolder, resolved: Resolved, renderer: Renderer, facts: dict[str, Any]) -> None:
-    """Write what the run is before it starts; a run that dies still says what it was."""
+def begin_record(
+    run: RunFolder, resolved: Resolved, renderer: Renderer, facts: dict[str, Any], *, log_rows: bool
+) -> None:
+    """Write what the run is before it starts; a run that dies still says what it was and what it logs."""
     run.write_text("config.yaml", resolved.to_repeat().as_yaml())
     run.write_text("template.jinja", renderer.template.text)
+    if log_rows:
+        run.write_lines("rows.jsonl", [])
     started = datetime.now(UTC).isoformat(timespec="seconds")
     run.update_manifest(status="running", started=started, **facts)
 

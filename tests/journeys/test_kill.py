@@ -203,6 +203,17 @@ def test_killed_while_the_result_is_written(nursery, home, undisturbed, method):
     assert_equal(run, whole)
 
 
+def test_killed_as_soon_as_it_is_on_record_it_still_logs_its_rows(nursery, home, undisturbed):
+    _, whole = undisturbed("lora")
+    run, flags = home / "barely-begun", flags_of(home, "lora")
+    steps = nursery.run(Job(flags, str(home / "watched-beginning"), within="")).disk_steps
+    on_record = 1 + next(at for at, step in enumerate(steps) if step.endswith("-> manifest.json"))
+    assert nursery.run(Job(flags, str(run), within="", die_at=on_record + 1)).code == KILLED
+    assert is_run_folder(run)
+    assert nursery.run(Job(flags, str(run), resume=True)).code == 0
+    assert_equal(run, whole)
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
 def test_killed_in_the_middle_of_a_file(nursery, home, undisturbed, name):
     """The second checkpoint is cut off at half a file: the first one stays, and nobody takes the torn one."""
