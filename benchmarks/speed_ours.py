@@ -113,8 +113,8 @@ def same_rows(rows: tuple[Rendered, ...]) -> list[dict[str, list[int]]]:
     ]
 
 
-class PaddedTokens:
-    """A hook on the embeddings that counts what goes in, padding included."""
+class ComputedTokens:
+    """A hook on the embeddings that counts what goes in."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -129,18 +129,18 @@ def main() -> None:
     model, work, dropout = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
     config, source = configuration(model, work / task.ROWS, dropout=dropout), find_model(model)
     _, data = pipeline.read_data(config, source, Silent())
-    padded = PaddedTokens()
+    computed = ComputedTokens()
 
     def leave(ready: Any) -> None:
         ready.save_pretrained(str(work / task.ADAPTER))
         (work / task.SAME_ROWS).write_text(json.dumps(same_rows(data.train)), encoding="utf-8")
-        ready.get_input_embeddings().register_forward_pre_hook(padded)
+        ready.get_input_embeddings().register_forward_pre_hook(computed)
 
     seconds, lines = train(config, source, data, on_ready=leave)
     task.tell(
         task.Measured(
             sum(len(row.ids) for row in data.train),
-            padded.count,
+            computed.count,
             seconds,
             tuple(line["loss"] for line in lines if "loss" in line),
             peak_memory_bytes("cpu"),

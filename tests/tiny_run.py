@@ -1,5 +1,7 @@
 """Training runs of milliseconds: a random Llama with LoRA, random rows, and how to compare two runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -53,6 +55,12 @@ def random_rows(count, *, seed=0, path="rows.jsonl"):
         scored = (False,) * (len(ids) - answer) + (True,) * answer
         found.append(Rendered(ids, scored, Row((), path, line, "messages")))
     return found
+
+
+def begun(rows, shared):
+    """`rows` behind the same tokens, `shared` of them, none of which is scored."""
+    before = tuple(range(1, shared + 1))
+    return [replace(row, ids=before + row.ids, scored=(False,) * shared + row.scored) for row in rows]
 
 
 class Told(Silent):

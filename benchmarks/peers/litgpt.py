@@ -33,7 +33,7 @@ class Collate:
 
     def __init__(self) -> None:
         self.make = get_sft_collate_fn(pad_id=0, ignore_index=task.IGNORED)
-        self.tokens = self.padded_tokens = 0
+        self.tokens = self.computed_tokens = 0
         self.started: float | None = None
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Collate:
         self.started = self.started or time.perf_counter()
         batch: dict[str, Any] = self.make(samples)
         self.tokens += sum(len(sample["input_ids"]) for sample in samples)
-        self.padded_tokens += batch["input_ids"].numel()
+        self.computed_tokens += batch["input_ids"].numel()
         return batch
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     task.tell(
         task.Measured(
             collate.tokens,
-            collate.padded_tokens,
+            collate.computed_tokens,
             seconds,
             (),
             task.peak_bytes(),

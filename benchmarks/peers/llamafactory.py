@@ -76,7 +76,7 @@ def main() -> None:
     task.tell(
         task.Measured(
             watch.counter.tokens,
-            watch.counter.padded_tokens,
+            watch.counter.computed_tokens,
             watch.seconds,
             watch.losses,
             task.peak_bytes(),

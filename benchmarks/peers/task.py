@@ -26,8 +26,8 @@ class Measured:
     """One training, loading not counted.
 
     Attributes:
-        tokens: real tokens that went through the model.
-        padded_tokens: the same with padding.
+        tokens: of the rows.
+        computed_tokens: that went through the model: with padding, or fewer where rows share some.
         seconds: from before the first batch to after the last step.
         losses: of each step, as the contestant reports them.
         peak_bytes: highest memory of the process, model and libraries included.
@@ -35,7 +35,7 @@ class Measured:
     """
 
     tokens: int
-    padded_tokens: int
+    computed_tokens: int
     seconds: float
     losses: tuple[float, ...]
     peak_bytes: int
@@ -43,24 +43,19 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Real tokens a second."""
+        """Tokens of the rows a second."""
         return self.tokens / self.seconds
-
-    @property
-    def padding_share(self) -> float:
-        """Share of padding in what was computed."""
-        return 1 - self.tokens / self.padded_tokens
 
 
 class Counter:
     """Counts the tokens of a transformers model's batches: a hook for `register_forward_pre_hook`."""
 
     def __init__(self) -> None:
-        self.tokens = self.padded_tokens = 0
+        self.tokens = self.computed_tokens = 0
 
     def __call__(self, module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Take the batch's ids and mask as they come by."""
-        self.padded_tokens += named["input_ids"].numel()
+        self.computed_tokens += named["input_ids"].numel()
         self.tokens += int(named["attention_mask"].sum())
 
 

@@ -92,7 +92,7 @@ def main() -> None:
     task.tell(
         task.Measured(
             counter.tokens,
-            counter.padded_tokens,
+            counter.computed_tokens,
             seconds,
             losses,
             task.peak_bytes(),

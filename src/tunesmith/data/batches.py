@@ -7,7 +7,7 @@ Shapes: B rows, T tokens; packed, B is 1 and T the tokens of all rows.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from itertools import accumulate, islice, takewhile
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ PASS_TOKENS = 128
 # rows of 51 to 512 tokens, 512 and 1024 tokens at once: 155 and 158 tokens a second and a peak of 2.4 and
 # 3.4 GB; with 1700, as four of the longest rows have, 150 and 5.2 GB; with 256, 131 and 2.3 GB.
 CPU_TOKENS = 768
+# Fewer shared tokens save less than it costs to look them up in every layer; measured on a CPU.
+LEAST_SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,14 @@ class Batch:
         predicts_BT: True at position t where token t + 1 of the row is scored.
         rows: the rendered rows, in the tensors' order.
         row_lengths: tokens of each row where they are packed; None where they are padded.
+        shared_tokens: tokens all packed rows begin with; they lie in the first row and count there only.
     """
 
     input_ids_BT: Tensor
     predicts_BT: Tensor
     rows: tuple[Rendered, ...]
     row_lengths: tuple[int, ...] | None = None
+    shared_tokens: int = 0
 
     @property
     def scored_tokens(self) -> int:
@@ -108,15 +112,45 @@ def collate(rows: Sequence[Rendered], *, pad_id: int) -> Batch:
 
 
 def packed(rows: Sequence[Rendered]) -> Batch:
-    """`rows` one after another, shape (1, T); the last token of a row predicts nothing."""
-    input_ids_T = torch.tensor([token_id for row in rows for token_id in row.ids])
-    predicts_T = torch.tensor([scored for row in rows for scored in (*row.scored[1:], False)])
+    """`rows` one after another, shape (1, T); the last token of a row predicts nothing.
+
+    What all of them begin with, `shared_beginning`, lies in the first row alone.
+    """
+    shared = shared_beginning(rows)
+    begins = [0] + [shared] * (len(rows) - 1)
+    parts = [(row.ids[at:], (*row.scored[at + 1 :], False)) for row, at in zip(rows, begins, strict=True)]
     return Batch(
-        input_ids_T.unsqueeze(0),
-        predicts_T.unsqueeze(0),
+        torch.tensor([[token_id for ids, _ in parts for token_id in ids]]),
+        torch.tensor([[is_scored for _, predicts in parts for is_scored in predicts]]),
         tuple(rows),
-        tuple(len(row.ids) for row in rows),
+        tuple(len(ids) for ids, _ in parts),
+        shared,
     )
+
+
+def packed_tokens(rows: Sequence[Rendered]) -> int:
+    """Tokens of `packed`."""
+    return sum(len(row.ids) for row in rows) - shared_beginning(rows) * (len(rows) - 1)
+
+
+def shared_beginning(rows: Sequence[Rendered]) -> int:
+    """Tokens that all rows begin with and that predict nothing scored; 0 where they are not worth it.
+
+    Under causal attention their states are the same in every row, so they are computed once in a batch.
+    """
+    if len(rows) < 2:
+        return 0
+    ids = [row.ids for row in rows]
+    # What the first and the last in order share, all share.
+    pairs = zip(min(ids), max(ids), strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    shared = min(same, *(_first_scored(row) - 1 for row in rows))
+    return shared if shared >= LEAST_SHARED_TOKENS else 0
+
+
+def _first_scored(row: Rendered) -> int:
+    """Place of the first token that the loss counts, or of the last one."""
+    return next((at for at, is_scored in enumerate(row.scored) if at and is_scored), len(row.ids) - 1)
 
 
 def most_tokens_on(device: str) -> int | None:
@@ -139,7 +173,7 @@ def micro_batches(
     is_packed: bool = False,
     processes: int = 1,
 ) -> Iterator[Batch]:
-    """Batches of rows of similar length, longest first, so that memory peaks at once.
+    """Batches of rows, the longest rows first, so that memory peaks at once.
 
     See `cut_rows` for the arguments and for how the rows are cut.
 
@@ -173,37 +207,42 @@ def cut_rows(
 
     A batch holds as many tokens as `micro_batch_rows` rows of the longest length would, so short rows go
     together in greater numbers and none takes more memory than the longest rows do. Among all cuts of the
-    sorted rows it is the one that takes the fewest padded tokens, a pass counted as `PASS_TOKENS` more.
+    sorted rows into padded batches it is the one that takes the fewest tokens, padding counted and a pass
+    as `PASS_TOKENS` more.
 
     Args:
         rows: rows in any order.
         micro_batch_rows: rows as long as the longest that one batch holds.
         most_tokens: tokens in one batch, padding counted, at most; a longer row is a batch of its own.
-        is_packed: whether batches have no padding.
-        processes: batches are as many as fill whole turns among so many, as far as the rows allow it.
+        is_packed: whether batches have no padding, and what all rows begin with counts once in each.
+        processes: padded batches are as many as fill whole turns among so many, as far as the rows allow it.
     """
     ahead = sorted(rows, key=lambda row: -len(row.ids))
     lengths = [len(row.ids) for row in ahead]
     budget = micro_batch_rows * max(lengths, default=0)
     budget = budget if most_tokens is None else min(budget, most_tokens)
-    sizes = _filled(lengths, budget) if is_packed else _least_padded(lengths, budget)
-    sizes = _in_whole_turns(sizes, processes)
+    if is_packed:
+        return _filled(ahead, budget)
+    sizes = _in_whole_turns(_least_padded(lengths, budget), processes)
     starts = accumulate(sizes, initial=0)
     return [ahead[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-def _filled(lengths: Sequence[int], budget: int) -> list[int]:
-    """Rows in each batch without padding: each takes the next rows while they fit."""
-    sizes: list[int] = []
-    room = 0
-    for length in lengths:
-        if sizes and length <= room:
-            sizes[-1] += 1
-            room -= length
+def _filled(ahead: Sequence[Rendered], budget: int) -> list[list[Rendered]]:
+    """Batches without padding, so rows of any lengths go together: each row goes where it fits first."""
+    shared = shared_beginning(ahead)
+    groups: list[list[Rendered]] = []
+    rooms: list[int] = []
+    for row in ahead:
+        own = len(row.ids) - shared
+        at = next((at for at, room in enumerate(rooms) if own <= room), None)
+        if at is None:
+            groups.append([row])
+            rooms.append(budget - len(row.ids))
         else:
-            sizes.append(1)
-            room = budget - length
-    return sizes
+            groups[at].append(row)
+            rooms[at] -= own
+    return groups
 
 
 def _least_padded(lengths: Sequence[int], budget: int) -> list[int]:

@@ -22,6 +22,7 @@ def token_losses(
     predicts_BT: Tensor,
     *,
     row_lengths: Sequence[int] | None = None,
+    shared_tokens: int = 0,
 ) -> Tensor:
     """Negative log-likelihood in nats of each scored token, at least float32, shape (N,), row by row.
 
@@ -36,12 +37,13 @@ def token_losses(
         predicts_BT: True at position t where token t + 1 is scored.
         row_lengths: tokens of each row where B is 1 and the rows lie one after another; only for a model
             after `packing.enable_packing`.
+        shared_tokens: of those in the first row, what every row begins with; none of them predicts.
 
     Raises:
         RuntimeError: if the model does not compute its logits through its output embeddings.
     """
     formula = None if torch.is_grad_enabled() else logits_formula(model, input_ids_BT)
-    arguments = _arguments(input_ids_BT, row_lengths)
+    arguments = _arguments(input_ids_BT, row_lengths, shared_tokens)
     if formula is None:
         return _whole_losses(model, arguments, predicts_BT)
     head, hidden_ND = _before_head(model, arguments, predicts_BT, formula)
@@ -54,6 +56,7 @@ def loss_sum(
     predicts_BT: Tensor,
     *,
     row_lengths: Sequence[int] | None = None,
+    shared_tokens: int = 0,
 ) -> Tensor:
     """Sum of `token_losses`, a scalar with gradient; arguments and errors as there.
 
@@ -61,17 +64,19 @@ def loss_sum(
     over processes, or the model does something unknown to its logits.
     """
     formula = logits_formula(model, input_ids_BT)
-    arguments = _arguments(input_ids_BT, row_lengths)
+    arguments = _arguments(input_ids_BT, row_lengths, shared_tokens)
     if formula is None:
         return _whole_losses(model, arguments, predicts_BT).sum()
     head, hidden_ND = _before_head(model, arguments, predicts_BT, formula)
     return head_loss.loss_sum(head, hidden_ND, _targets(input_ids_BT, predicts_BT))
 
 
-def _arguments(input_ids_BT: Tensor, row_lengths: Sequence[int] | None) -> dict[str, Any]:
+def _arguments(input_ids_BT: Tensor, row_lengths: Sequence[int] | None, shared_tokens: int) -> dict[str, Any]:
     """What the model is called with."""
-    rows = {} if row_lengths is None else packed_arguments(row_lengths, input_ids_BT.device)
-    return {"input_ids": input_ids_BT, "use_cache": False, **rows}
+    called = {"input_ids": input_ids_BT, "use_cache": False}
+    if row_lengths is None:
+        return called
+    return called | packed_arguments(row_lengths, input_ids_BT.device, shared_tokens=shared_tokens)
 
 
 def _targets(input_ids_BT: Tensor, predicts_BT: Tensor) -> Tensor:

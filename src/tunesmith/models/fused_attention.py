@@ -1,138 +1,140 @@
-"""Causal attention by blocks of queries, with products by oneDNN, and keys and values that are not repeated.
+"""Causal attention of rows that lie one after another, and that may share what they begin with.
 
-A block of queries sees the keys up to its own end alone, so about half of the work is left out. The heads
-that share keys are stacked to one tall matrix. Kept are queries, keys and values; the backward pass computes
-the weights again, so memory grows with the length and not with its square.
+The shared tokens lie once, at the beginning of the first row. What is each later row's own sees two sets of
+keys: its own, under the causal mask, and the shared ones, which all rows see in one call. The two results
+are one softmax again by the logarithms of their sums, and the gradients of each part follow from the whole.
+Kept for the backward pass are queries, keys, values, the result and one number for each query: memory grows
+with the tokens, not with their square, nor with the rows that share.
 
-Measured on one thread beside torch's fused attention on CPU, forward and backward, 9 heads on 3 of width 64,
-one row: 220 tokens 2.9 ms for 4.1, 1024 tokens 37 ms for 64; 14 heads on 2, 2048 tokens: 168 ms for 341.
-
-Source: the weights computed again, Dao et al. 2022, arXiv:2205.14135; heads that share keys, Ainslie et al.
+Source: results joined by the logarithms of their sums, Juravsky et al. 2024, arXiv:2402.05099 (Hydragen),
+section 3.1; weights computed again, Dao et al. 2022, arXiv:2205.14135; heads that share keys, Ainslie et al.
 2023, arXiv:2305.13245.
-Shapes: B rows, H heads, G heads of keys (H is a multiple), S heads that share one, T tokens, C width of a
-head; Q queries of a block, K keys that it sees.
+Shapes: T tokens of all rows, H heads of queries, G heads of keys (H is a multiple), S heads that share one,
+C width of a head; P shared tokens, A the tokens behind the first row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from tunesmith.models.fused_product import HAS_ONEDNN, product
-
-# Of 64, 112, 128, 192 and 256 the best or near it at every length from 220 to 2048.
-BLOCK_QUERIES = 128
-# Below these, torch's kernel is as fast: 130 tokens of 3 heads that share, 220 tokens of one head alone. It
-# deals heads out to threads, which products share less well when they are small: with two threads 3 heads
-# that share lose at 220 tokens (3.3 ms for 2.9) and win at 512 (8.9 ms for 14).
-LEAST_TOKENS, LEAST_STACKED_TOKENS = 160, 640
+# torch's own kernel for the CPU, beneath `scaled_dot_product_attention`, which does not tell the sums.
+_attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_attend_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def causal_attention(q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor, *, scaling: float) -> Tensor:
-    """softmax(q k^T scaling) v under the causal mask, shape (B, H, T, C), with gradients.
+def causal_attention(
+    q_1HTC: Tensor,
+    k_1GTC: Tensor,
+    v_1GTC: Tensor,
+    *,
+    row_lengths: Sequence[int],
+    shared_tokens: int = 0,
+    scaling: float,
+) -> Tensor:
+    """softmax(q k^T scaling) v of each token over itself and what comes before it in its row, (1, T, H, C).
 
-    Rows have no padding on the left; what a query to the right of a row's end gives is of no meaning. Where
-    own blocks do not win it is torch's attention.
+    On CPU, with gradients.
 
     Args:
-        q_BHTC: queries, as many as there are keys.
-        k_BGTC: keys.
-        v_BGTC: values.
+        q_1HTC: queries of all rows.
+        k_1GTC: keys.
+        v_1GTC: values, as wide as the keys.
+        row_lengths: tokens of each row as they lie there, the first with the shared ones; their sum is T.
+        shared_tokens: tokens at the beginning of the first row that every other row begins with too.
         scaling: factor of the products, often C^-0.5.
     """
-    if not _suits(q_BHTC, k_BGTC):
-        is_shared = q_BHTC.shape[1] != k_BGTC.shape[1]
-        return functional.scaled_dot_product_attention(
-            q_BHTC, k_BGTC, v_BGTC, is_causal=True, scale=scaling, enable_gqa=is_shared
-        )
-    result: Tensor = _Causal.apply(q_BHTC, k_BGTC, v_BGTC, scaling)
+    # The kernel dies of a call without queries.
+    shared_tokens = shared_tokens if len(row_lengths) > 1 else 0
+    result: Tensor = _Rows.apply(q_1HTC, k_1GTC, v_1GTC, tuple(row_lengths), shared_tokens, scaling)
     return result
 
 
-def _suits(q_BHTC: Tensor, k_BGTC: Tensor) -> bool:
-    tokens, shared = q_BHTC.shape[2], q_BHTC.shape[1] // k_BGTC.shape[1]
-    return (
-        HAS_ONEDNN
-        and q_BHTC.device.type == "cpu"
-        and q_BHTC.dtype == k_BGTC.dtype == torch.float32
-        and tokens >= LEAST_TOKENS
-        and tokens * shared >= LEAST_STACKED_TOKENS * torch.get_num_threads()
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
-class _Causal(torch.autograd.Function):
+class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor, scaling: float) -> Tensor:
-        ctx.save_for_backward(q_BHTC, k_BGTC, v_BGTC)
-        ctx.scaling = scaling
-        y_BHTC = _like(q_BHTC, v_BGTC.shape[-1])
-        future = _future(q_BHTC)
-        for row, head, heads in _groups(q_BHTC, k_BGTC):
-            k_TC, v_CT = k_BGTC[row, head] * scaling, v_BGTC[row, head].contiguous().t()
-            for begin, end in _blocks(q_BHTC.shape[2]):
-                q_SQC = q_BHTC[row, heads, begin:end]
-                weights_SQK = _weights(q_SQC, k_TC[:end], begin, future)
-                y_SQC = product(weights_SQK.flatten(0, 1), v_CT[:, :end])
-                y_BHTC[row, heads, begin:end] = y_SQC.view(*q_SQC.shape[:2], -1)
-        return y_BHTC
+    def forward(
+        ctx: Any,
+        q_1HTC: Tensor,
+        k_1GTC: Tensor,
+        v_1GTC: Tensor,
+        row_lengths: tuple[int, ...],
+        shared_tokens: int,
+        scaling: float,
+    ) -> Tensor:
+        q_GSTC, k_GSTC, v_GSTC = _by_groups(q_1HTC, k_1GTC, v_1GTC)
+        y_GSTC = _room(q_GSTC)
+        sums_GST = q_GSTC.new_empty(q_GSTC.shape[:3], dtype=torch.promote_types(q_GSTC.dtype, torch.float32))
+        for row in _rows(row_lengths):
+            y_GSTC[:, :, row], sums_GST[:, :, row] = _attend(
+                q_GSTC[:, :, row], k_GSTC[:, :, row], v_GSTC[:, :, row], 0.0, True, scale=scaling
+            )
+        if shared_tokens:
+            shared, behind = slice(shared_tokens), slice(row_lengths[0], None)
+            found = _attend(
+                q_GSTC[:, :, behind], k_GSTC[:, :, shared], v_GSTC[:, :, shared], 0.0, False, scale=scaling
+            )
+            _join(y_GSTC[:, :, behind], sums_GST[:, :, behind], *found)
+        ctx.save_for_backward(q_1HTC, k_1GTC, v_1GTC, y_GSTC, sums_GST)
+        ctx.row_lengths, ctx.shared_tokens, ctx.scaling = row_lengths, shared_tokens, scaling
+        return _by_tokens(y_GSTC)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_BHTC: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_BHTC, k_BGTC, v_BGTC = ctx.saved_tensors
-        d_q_BHTC, d_k_BGTC, d_v_BGTC = (_like(each, each.shape[-1]) for each in ctx.saved_tensors)
-        future = _future(q_BHTC)
-        for row, head, heads in _groups(q_BHTC, k_BGTC):
-            k_TC, v_TC = k_BGTC[row, head] * ctx.scaling, v_BGTC[row, head].contiguous()
-            d_k_CT, d_v_CT = torch.zeros_like(k_TC.t()), torch.zeros_like(v_TC.t())
-            for begin, end in _blocks(q_BHTC.shape[2]):
-                q_SQC, d_SQC = q_BHTC[row, heads, begin:end], d_BHTC[row, heads, begin:end]
-                weights_SQK = _weights(q_SQC, k_TC[:end], begin, future)
-                d_NC, q_NC = d_SQC.flatten(0, 1), q_SQC.flatten(0, 1)
-                d_weights_SQK = product(d_NC, v_TC[:end]).view_as(weights_SQK)
-                d_scores_NK = torch._softmax_backward_data(
-                    d_weights_SQK, weights_SQK, -1, torch.float32
-                ).flatten(0, 1)
-                d_q_BHTC[row, heads, begin:end] = product(d_scores_NK, k_TC[:end].t()).view_as(q_SQC)
-                # The narrow side first: see `product_over_rows`.
-                d_k_CT[:, :end] += product(q_NC.t(), d_scores_NK.t())
-                d_v_CT[:, :end] += product(d_NC.t(), weights_SQK.flatten(0, 1).t())
-            d_k_BGTC[row, head] = d_k_CT.t().mul_(ctx.scaling)
-            d_v_BGTC[row, head] = d_v_CT.t()
-        return d_q_BHTC, d_k_BGTC, d_v_BGTC, None
+    def backward(ctx: Any, d_1THC: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, y_GSTC, sums_GST = ctx.saved_tensors
+        states = _by_groups(*inputs)
+        d_GSTC = d_1THC.transpose(1, 2).view_as(y_GSTC)
+        d_q_GSTC, d_k_1GTC, d_v_1GTC = _room(states[0]), *(torch.empty_like(each) for each in inputs[1:])
+
+        def back(queries: slice, keys: slice, *, is_causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+            q, k, v = (state[:, :, at] for state, at in zip(states, (queries, keys, keys), strict=True))
+            whole = (y_GSTC[:, :, queries], sums_GST[:, :, queries])
+            d_q, d_k, d_v = _attend_back(
+                d_GSTC[:, :, queries], q, k, v, *whole, 0.0, is_causal, scale=ctx.scaling
+            )
+            return d_q, d_k.sum(1), d_v.sum(1)
+
+        for row in _rows(ctx.row_lengths):
+            d_q_GSTC[:, :, row], d_k_1GTC[0, :, row], d_v_1GTC[0, :, row] = back(row, row, is_causal=True)
+        if ctx.shared_tokens:
+            shared, behind = slice(ctx.shared_tokens), slice(ctx.row_lengths[0], None)
+            d_q, d_k, d_v = back(behind, shared, is_causal=False)
+            d_q_GSTC[:, :, behind] += d_q
+            d_k_1GTC[0, :, shared] += d_k
+            d_v_1GTC[0, :, shared] += d_v
+        return d_q_GSTC.flatten(0, 1).unsqueeze(0), d_k_1GTC, d_v_1GTC, None, None, None
 
 
-def _weights(q_SQC: Tensor, k_KC: Tensor, begin: int, future: Tensor) -> Tensor:
-    """How much each query of a block takes of each key, shape (S, Q, K); the keys are scaled."""
-    shared, queries, _ = q_SQC.shape
-    scores_SQK = product(q_SQC.flatten(0, 1), k_KC).view(shared, queries, -1)
-    scores_SQK[:, :, begin:].masked_fill_(future[:queries, :queries], float("-inf"))
-    return scores_SQK.softmax(-1)
+def _by_groups(q_1HTC: Tensor, k_1GTC: Tensor, v_1GTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries as (G, S, T, C), and keys and values shown to the S heads that share them; no copies."""
+    groups = k_1GTC.shape[1]
+    q_GSTC = q_1HTC[0].unflatten(0, (groups, -1))
+    k_GSTC, v_GSTC = (each[0].unsqueeze(1).expand(-1, q_GSTC.shape[1], -1, -1) for each in (k_1GTC, v_1GTC))
+    return q_GSTC, k_GSTC, v_GSTC
 
 
-def _future(like: Tensor) -> Tensor:
-    """True where a key comes after a query of the same block."""
-    return torch.ones((BLOCK_QUERIES, BLOCK_QUERIES), dtype=torch.bool, device=like.device).triu(1)
+def _room(q_GSTC: Tensor) -> Tensor:
+    """Room of the same shape that lies as (T, G, S, C), as the layers beside take and give it."""
+    groups, shared, tokens, width = q_GSTC.shape
+    return q_GSTC.new_empty(tokens, groups, shared, width).permute(1, 2, 0, 3)
 
 
-def _like(x_BHTC: Tensor, width: int) -> Tensor:
-    """Room for (B, H, T, width) that is contiguous as (B, T, H, width), as the layer behind takes it."""
-    rows, heads, tokens, _ = x_BHTC.shape
-    return x_BHTC.new_empty((rows, tokens, heads, width)).transpose(1, 2)
+def _by_tokens(y_GSTC: Tensor) -> Tensor:
+    """The same numbers as (1, T, H, C)."""
+    return y_GSTC.permute(2, 0, 1, 3).flatten(1, 2).unsqueeze(0)
 
 
-def _groups(q_BHTC: Tensor, k_BGTC: Tensor) -> Iterator[tuple[int, int, slice]]:
-    """Each row, head of keys, and the heads that share it."""
-    shared = q_BHTC.shape[1] // k_BGTC.shape[1]
-    for row in range(len(q_BHTC)):
-        for head in range(k_BGTC.shape[1]):
-            yield row, head, slice(head * shared, (head + 1) * shared)
+def _rows(row_lengths: Sequence[int]) -> list[slice]:
+    ends = torch.tensor([0, *row_lengths]).cumsum(0).tolist()
+    return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
-def _blocks(tokens: int) -> Iterator[tuple[int, int]]:
-    for begin in range(0, tokens, BLOCK_QUERIES):
-        yield begin, min(begin + BLOCK_QUERIES, tokens)
+def _join(y_GSAC: Tensor, sums_GSA: Tensor, other_GSAC: Tensor, other_sums_GSA: Tensor) -> None:
+    """Take the attention over other keys into the one over some, in place."""
+    joined_GSA = torch.logaddexp(sums_GSA, other_sums_GSA)
+    y_GSAC *= (sums_GSA - joined_GSA).exp_().unsqueeze(-1)
+    y_GSAC.addcmul_(other_GSAC, (other_sums_GSA - joined_GSA).exp_().unsqueeze(-1).to(y_GSAC.dtype))
+    sums_GSA.copy_(joined_GSA)

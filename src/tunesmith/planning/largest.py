@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 
 from tunesmith.config import TrainingConfig
-from tunesmith.data.batches import cut_rows, windows
+from tunesmith.data.batches import cut_rows, packed_tokens, windows
 from tunesmith.data.render import Rendered
 
 
@@ -50,6 +50,5 @@ def _windows(rows: Sequence[Rendered], settings: TrainingConfig) -> Iterator[lis
 
 
 def _size(group: list[Rendered], *, is_packed: bool) -> tuple[int, int, int]:
-    lengths = [len(row.ids) for row in group]
-    length = ceil(sum(lengths) / len(lengths)) if is_packed else max(lengths)
+    length = ceil(packed_tokens(group) / len(group)) if is_packed else max(len(row.ids) for row in group)
     return len(group), length, sum(row.scored_tokens for row in group)

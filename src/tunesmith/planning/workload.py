@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith.config import RunConfig, TrainingConfig
-from tunesmith.data.batches import cut_rows, most_tokens_on, windows
+from tunesmith.data.batches import cut_rows, most_tokens_on, packed_tokens, windows
 from tunesmith.data.render import Rendered
 from tunesmith.evaluation.measure import LONGEST_ANSWER_TOKENS
 from tunesmith.planning.fit import BatchOf
@@ -18,7 +18,8 @@ class Workload:
 
     Attributes:
         batch_of: from rows in a micro-batch to (rows, padded length, scored tokens) of the largest one.
-        padded_tokens_per_step: mean over the steps of an epoch; where rows are packed, without padding.
+        padded_tokens_per_step: mean over the steps of an epoch; padding counts, and what packed rows
+            share counts once.
         steps: optimizer steps of the run; None if that depends on unknown data.
         evaluation_rows: rows in one batch of the evaluation; 0 where nothing is held out.
         answer_tokens: longest answer in the evaluation; 0 where none is generated.
@@ -100,15 +101,13 @@ def padded_tokens(
     most_tokens: int | None = None,
     is_packed: bool = False,
 ) -> int:
-    """Tokens, padding counted, in the micro-batches of the first epoch."""
-    if is_packed:
-        return sum(len(row.ids) for row in rows)
+    """Tokens in the micro-batches of the first epoch: padding counts, what packed rows share counts once."""
     at_once = settings.per_device_train_batch_size
     window_rows = at_once * settings.gradient_accumulation_steps
     return sum(
-        len(group) * len(group[0].ids)
+        packed_tokens(group) if is_packed else len(group) * len(group[0].ids)
         for window in windows(rows, window_rows=window_rows, seed=settings.seed, epoch=0)
-        for group in cut_rows(window, micro_batch_rows=at_once, most_tokens=most_tokens)
+        for group in cut_rows(window, micro_batch_rows=at_once, most_tokens=most_tokens, is_packed=is_packed)
     )
 
 

@@ -25,7 +25,11 @@ LOSS_BATCH_TOKENS = 2048
 def batch_loss_sum(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Sum in nats over the scored tokens of one micro-batch, a scalar with gradient."""
     return loss_sum(
-        model, batch.input_ids_BT.to(device), batch.predicts_BT.to(device), row_lengths=batch.row_lengths
+        model,
+        batch.input_ids_BT.to(device),
+        batch.predicts_BT.to(device),
+        row_lengths=batch.row_lengths,
+        shared_tokens=batch.shared_tokens,
     )
 
 
@@ -67,7 +71,11 @@ def _row_sums(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Nats of each row of a batch, shape (B,), float64."""
     predicts_BT = batch.predicts_BT.to(device)
     losses_N = token_losses(
-        model, batch.input_ids_BT.to(device), predicts_BT, row_lengths=batch.row_lengths
+        model,
+        batch.input_ids_BT.to(device),
+        predicts_BT,
+        row_lengths=batch.row_lengths,
+        shared_tokens=batch.shared_tokens,
     ).double()
     row_of_N, place_of_N = predicts_BT.nonzero().unbind(1)
     if batch.row_lengths is not None:

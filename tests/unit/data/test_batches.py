@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.batches import (
+    LEAST_SHARED_TOKENS,
     PASS_TOKENS,
     collate,
     cut_rows,
@@ -15,6 +16,8 @@ from tunesmith.data.batches import (
     fit_length,
     micro_batches,
     packed,
+    packed_tokens,
+    shared_beginning,
     windows,
 )
 from tunesmith.data.conversation import Message, Row
@@ -118,6 +121,87 @@ def test_packed_rows_lie_one_after_another_without_padding() -> None:
     assert batch.scored_tokens == 7 == int(batch.predicts_BT.sum())
     assert batch.predicts_BT.dtype == torch.bool
     assert collate([rendered(5)], pad_id=0).row_lengths is None
+
+
+def begun(shared: int, own: list[int], *, answer: int = 1) -> list[Rendered]:
+    """Rows that begin with the same tokens, go on with others, and end with scored ones."""
+    row = Row((Message("user", "q"), Message("assistant", "a")), "rows.jsonl", 1, "messages")
+    return [
+        Rendered(
+            (*range(1, shared + 1), *range(1000 * line, 1000 * line + length)),
+            (False,) * (shared + length - answer) + (True,) * answer,
+            row,
+        )
+        for line, length in enumerate(own, start=1)
+    ]
+
+
+def test_what_all_rows_begin_with_lies_in_the_first_alone() -> None:
+    batch = packed(begun(20, [3, 2, 4]))
+    assert batch.input_ids_BT[0, 20:].tolist() == [1000, 1001, 1002, 2000, 2001, 3000, 3001, 3002, 3003]
+    assert batch.row_lengths == (23, 2, 4)
+    assert batch.shared_tokens == 20
+    assert batch.predicts_BT[0].nonzero().flatten().tolist() == [21, 23, 27]
+    assert batch.scored_tokens == 3
+
+
+@given(
+    shared=st.integers(0, 40),
+    own=st.lists(st.integers(3, 40), min_size=2, max_size=9),
+    answer=st.integers(1, 2),
+)
+def test_packed_rows_can_be_read_back(shared: int, own: list[int], answer: int) -> None:
+    rows = begun(shared, own, answer=answer)
+    batch, ids, predicts = packed(rows), [], []
+    assert batch.shared_tokens in (0, shared)
+    assert batch.input_ids_BT.numel() == packed_tokens(rows)
+    for part, row_predicts in zip(
+        batch.input_ids_BT[0].split(batch.row_lengths),
+        batch.predicts_BT[0].split(batch.row_lengths),
+        strict=True,
+    ):
+        ids.append(
+            tuple(part.tolist()) if not ids else rows[0].ids[: batch.shared_tokens] + tuple(part.tolist())
+        )
+        predicts.append(int(row_predicts.sum()))
+    assert ids == [row.ids for row in rows]
+    assert predicts == [row.scored_tokens for row in rows]
+    assert not batch.predicts_BT[0, : batch.shared_tokens].any()
+
+
+def test_only_what_predicts_nothing_scored_is_shared() -> None:
+    # The last of them predicts the first own token, which differs.
+    assert shared_beginning(begun(20, [1, 4])) == 19
+    assert shared_beginning(begun(20, [2, 4])) == 20
+    assert shared_beginning([rendered(60, prompt=25), rendered(50, prompt=30)]) == 24
+    assert shared_beginning([rendered(60, prompt=0), rendered(50, prompt=30)]) == 0
+
+
+def test_few_tokens_or_a_single_row_are_not_shared() -> None:
+    assert shared_beginning(begun(LEAST_SHARED_TOKENS, [3, 3])) == LEAST_SHARED_TOKENS
+    assert shared_beginning(begun(LEAST_SHARED_TOKENS - 1, [3, 3])) == 0
+    assert shared_beginning(begun(60, [3])) == 0
+    assert shared_beginning([]) == 0
+
+
+@given(
+    shared=st.integers(16, 60),
+    own=st.lists(st.integers(2, 50), min_size=1, max_size=30),
+    micro_batch_rows=st.integers(1, 5),
+    most_tokens=st.none() | st.integers(1, 200),
+)
+def test_rows_that_share_go_together_in_greater_numbers(
+    shared: int, own: list[int], micro_batch_rows: int, most_tokens: int | None
+) -> None:
+    rows = begun(shared, own)
+    cut = {"micro_batch_rows": micro_batch_rows, "most_tokens": most_tokens}
+    batches = list(micro_batches(rows, pad_id=0, is_packed=True, **cut))
+    longest = shared + max(own)
+    for batch in batches:
+        most = min(micro_batch_rows * longest, most_tokens or micro_batch_rows * longest)
+        assert batch.input_ids_BT.numel() <= most or len(batch.rows) == 1
+    assert sorted(row.ids for batch in batches for row in batch.rows) == sorted(row.ids for row in rows)
+    assert len(batches) <= len(cut_rows(rows, **cut))
 
 
 @given(lengths=some_lengths, micro_batch_rows=st.integers(1, 5), processes=st.integers(1, 4))

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tiny_run import begun
 from tunesmith.data.batches import micro_batches
 from tunesmith.data.conversation import Row
 from tunesmith.data.render import Rendered
@@ -93,14 +94,17 @@ def test_padding_changes_nothing(model, rows, pad_id):
     assert padded == pytest.approx(alone, **CLOSE)
 
 
-def test_packed_rows_have_the_losses_and_the_gradient_of_padded_ones(model, rows):
-    packing = deepcopy(model)
+@pytest.mark.parametrize("shared", [0, 20])
+def test_packed_rows_have_the_losses_and_the_gradient_of_padded_ones(model, rows, shared):
+    rows, packing = begun(rows, shared), deepcopy(model)
     assert enable_packing(packing)
     padded = row_losses(model, rows, batch_rows=4, pad_id=0, device=CPU)
     assert row_losses(packing, rows, batch_rows=4, pad_id=0, device=CPU) == pytest.approx(padded, **CLOSE)
     _, expected = window_mean(model, rows, micro_batch_rows=3)
     (batch,) = micro_batches(rows, micro_batch_rows=50, pad_id=0, is_packed=True)
-    assert batch.input_ids_BT.shape == (1, sum(len(row.ids) for row in rows))
+    # The first own token of a row is scored, so what predicts it is its own.
+    saved = max(0, shared - 1) * (len(rows) - 1)
+    assert batch.input_ids_BT.numel() == sum(len(row.ids) for row in rows) - saved
     packing.zero_grad()
     (batch_loss_sum(packing, batch, CPU) / sum(row.scored_tokens for row in rows)).backward()
     gradient = packing.get_input_embeddings().weight.grad
