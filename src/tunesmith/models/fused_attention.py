@@ -49,6 +49,8 @@ def causal_attention(
     """
     # The kernel dies of a call without queries.
     shared_tokens = shared_tokens if len(row_lengths) > 1 else 0
+    # It also takes for granted that the numbers of a head lie side by side.
+    q_1HTC, k_1GTC, v_1GTC = map(_side_by_side, (q_1HTC, k_1GTC, v_1GTC))
     result: Tensor = _Rows.apply(q_1HTC, k_1GTC, v_1GTC, tuple(row_lengths), shared_tokens, scaling)
     return result
 
@@ -86,7 +88,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, d_1THC: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, y_GSTC, sums_GST = ctx.saved_tensors
         states = _by_groups(*inputs)
-        d_GSTC = d_1THC.transpose(1, 2).view_as(y_GSTC)
+        d_GSTC = _side_by_side(d_1THC).transpose(1, 2).view_as(y_GSTC)
         d_q_GSTC, d_k_1GTC, d_v_1GTC = _room(states[0]), *(torch.empty_like(each) for each in inputs[1:])
 
         def back(queries: slice, keys: slice, *, is_causal: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,6 +108,10 @@ class _Rows(torch.autograd.Function):
             d_k_1GTC[0, :, shared] += d_k
             d_v_1GTC[0, :, shared] += d_v
         return d_q_GSTC.flatten(0, 1).unsqueeze(0), d_k_1GTC, d_v_1GTC, None, None, None
+
+
+def _side_by_side(states: Tensor) -> Tensor:
+    return states if states.stride(-1) == 1 else states.contiguous()
 
 
 def _by_groups(q_1HTC: Tensor, k_1GTC: Tensor, v_1GTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:

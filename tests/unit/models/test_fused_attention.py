@@ -68,6 +68,14 @@ def test_long_rows_in_float32_differ_by_rounding(shared_tokens):
     compare(inputs, d, atol=2e-5, row_lengths=[420, 170, 110], shared_tokens=shared_tokens, scaling=64**-0.5)
 
 
+def test_numbers_of_a_head_may_lie_apart():
+    inputs, d = made(4, 2, 8, 60)
+    apart = [each.detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_() for each in inputs]
+    d_apart = d.transpose(2, 3).contiguous().transpose(2, 3)
+    assert apart[0].stride(-1) != 1 != d_apart.stride(-1)
+    compare(apart, d_apart, atol=1e-12, row_lengths=[40, 20], shared_tokens=30, scaling=0.3)
+
+
 def test_large_numbers_stay_finite():
     inputs, d = made(4, 2, 8, 60, dtype=torch.float32)
     found = causal_attention(
