@@ -187,12 +187,14 @@ def grown(*, model: str, work: Path, threads: int) -> list[Point]:
 def rounds_of(
     chosen: Sequence[Contestant], *, rounds: int, model: str, work: Path, threads: int
 ) -> list[list[Outcome]]:
-    """All trainings, in turn; who failed once is not asked again."""
+    """All trainings, ours before and after each of the others; who failed once is not asked again."""
+    ours, *others = chosen
+    turns = [ours, *(turn for other in others for turn in (other, ours))]
     left_out: dict[str, Outcome] = {}
     found = []
     for number in range(1, rounds + 1):
         outcomes = []
-        for contestant in chosen:
+        for contestant in turns:
             outcome = left_out.get(contestant.name) or compete(
                 contestant, model=model, work=work, threads=threads
             )

@@ -76,13 +76,16 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def ratios(rounds: Sequence[Sequence[Outcome]], name: str) -> list[float]:
-    """How many times as fast as `name` ours was, in each round that has both."""
-    pairs = ({o.name: o.measured for o in outcomes} for outcomes in rounds)
-    return [
-        pair[OURS].rate / pair[name].rate  # type: ignore[union-attr]
-        for pair in pairs
-        if pair.get(OURS) and pair.get(name)
-    ]
+    """How many times as fast as `name` ours was each time, in its runs just before and after together."""
+    found = []
+    for outcomes in rounds:
+        for at, outcome in enumerate(outcomes):
+            beside = [*outcomes[:at][-1:], *outcomes[at + 1 :][:1]]
+            ours = [o.measured for o in beside if o.name == OURS and o.measured]
+            if outcome.name == name and outcome.measured and ours:
+                rate = sum(one.tokens for one in ours) / sum(one.seconds for one in ours)
+                found.append(rate / outcome.measured.rate)
+    return found
 
 
 def loss_gap(outcomes: Sequence[Outcome]) -> float | None:
@@ -102,7 +105,8 @@ def page(rounds: Sequence[Sequence[Outcome]], growth: Sequence[Point], *, rows: 
         f"Made by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine(threads)}. SmolLM2-135M, float32, "
         f"LoRA rank {RANK}, alpha {ALPHA}, on the four attention layers of each block, learning rate "
         f"{LEARNING_RATE:g}, {rows}, {WINDOW_ROWS} in a step, {MICRO_BATCH_ROWS} at once, {len(rounds)} "
-        f"{'round' if len(rounds) == 1 else 'rounds in turn'}.",
+        f"{'round' if len(rounds) == 1 else 'rounds in turn'}. Ours runs before and after each of the "
+        "others: a machine's speed drifts, so each is compared with the two runs of ours beside it.",
         "",
         *_table(rounds),
         "",
@@ -133,7 +137,7 @@ def machine(threads: int) -> str:
 
 def _names(rounds: Sequence[Sequence[Outcome]]) -> list[str]:
     """Who was measured, in the order of the first round."""
-    return [o.name for o in rounds[0] if all_of(rounds, o.name) and o.name != BOUND]
+    return list(dict.fromkeys(o.name for o in rounds[0] if all_of(rounds, o.name) and o.name != BOUND))
 
 
 def _table(rounds: Sequence[Sequence[Outcome]]) -> Iterator[str]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 
-def measured(task, *, rate, losses=(2.0, 1.5), peak=2e9, padded=1_250):
-    return task.Measured(1_000, padded, 1_000 / rate, losses, int(peak), {"torch": "2"})
+def measured(task, *, rate, losses=(2.0, 1.5), peak=2e9, computed=1_250):
+    return task.Measured(1_000, computed, 1_000 / rate, losses, int(peak), {"torch": "2"})
 
 
 def outcomes(bench, rates, **losses):
@@ -64,27 +64,46 @@ def test_counter_counts_with_and_without_padding(bench):
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
     counter(None, (), {"input_ids": torch.zeros(2, 3), "attention_mask": mask})
     counter(None, (), {"input_ids": torch.zeros(1, 2), "attention_mask": torch.ones(1, 2)})
-    assert (counter.tokens, counter.padded_tokens) == (6, 8)
+    assert (counter.tokens, counter.computed_tokens) == (6, 8)
 
 
-def test_ratios_are_taken_within_a_round(bench):
+def turns(bench, *named_rates):
+    """One round in which names come again."""
+    return [outcome for name, rate in named_rates for outcome in outcomes(bench, {name: rate})]
+
+
+def test_each_is_compared_with_the_runs_of_ours_beside_it(bench):
     page = bench("speed_page")
     rounds = [
-        outcomes(bench, {"ours": 300, "same": 100}),
-        outcomes(bench, {"ours": 200, "same": 50}),
-        outcomes(bench, {"ours": 150, "same": 60}),
+        turns(bench, ("ours", 300), ("same", 100), ("ours", 150), ("bound", 400), ("ours", 150)),
+        turns(bench, ("ours", 200), ("same", 50), ("gone", None), ("ours", 100)),
     ]
-    assert page.ratios(rounds, page.SAME) == pytest.approx([3.0, 4.0, 2.5])
-    assert page.spread(page.ratios(rounds, page.SAME)) == "3.00 (2.50 to 4.00)"
+    # The same tokens at 300 and at 150 a second are 200 a second.
+    assert page.ratios(rounds, page.SAME) == pytest.approx([2.0, 4.0])
+    assert page.ratios(rounds, page.BOUND) == pytest.approx([0.375])
+    assert page.ratios(rounds, "LitGPT") == []
+    assert page.spread(page.ratios(rounds, page.SAME)) == "3.00 (2.00 to 4.00)"
 
 
-def test_page_says_ratio_padding_bound_and_who_is_missing(bench):
+def test_ours_runs_before_and_after_each_of_the_others(bench, monkeypatch, capsys):
+    speed, page = bench("speed"), bench("speed_page")
+    monkeypatch.setattr(
+        speed, "compete", lambda contestant, **_: page.Outcome(contestant.name, None, "not really")
+    )
+    chosen = [each for each in speed.CONTESTANTS if each.name in ("ours", "LitGPT", "TRL, guide")]
+    (found,) = speed.rounds_of(chosen, rounds=1, model="", work=Path(), threads=1)
+    assert [each.name for each in found] == ["ours", "TRL, guide", "ours", "LitGPT", "ours"]
+    assert capsys.readouterr().out.count("not really") == 5
+
+
+def test_page_says_ratio_tokens_bound_and_who_is_missing(bench):
     page = bench("speed_page")
-    rounds = [outcomes(bench, {"ours": 300, "bound": 400, "same": 100, "gone": None})]
+    told = [("ours", 300), ("bound", 400), ("ours", 300), ("same", 100), ("ours", 300), ("gone", None)]
+    rounds = [turns(bench, *told)]
     growth = [page.Point("rows", 2, 256, 0.5), page.Point("rows", 4, 512, 1.25)]
     text = page.page(rounds, growth, rows="16 made rows", threads=2)
-    assert "| ours | 1,000 | 20% | 3.3 | 300 |  | 2.0 GB | 1.0 |" in text
-    assert "| TRL, same | 1,000 | 20% | 10.0 | 100 | 3.00 | 2.0 GB | 1.0 |" in text
+    assert "| ours | 1,000 | 1,250 | 3.3 | 300 (300 to 300) |  | 2.0 GB | 1.0 |" in text
+    assert "| TRL, same | 1,000 | 1,250 | 10.0 | 100 | 3.00 | 2.0 GB | 1.0 |" in text
     assert "reaches 75 % of that" in text
     assert "| rows in a step | 4 | 512 | 1.25 | 410 | 2.5 |" in text
     assert "Left out: LitGPT: no such wheel" in text
@@ -112,10 +131,16 @@ def test_a_failing_child_is_told_without_paths(bench, tmp_path):
 def test_bound_computes_the_products_it_says(bench):
     bound = bench("speed_bound")
     torch.manual_seed(0)
-    weight = torch.randn(4, 3)
-    x = torch.randn(5, 3)
-    buffers = {("input", 3): x, ("output", 4): torch.zeros(5, 4), ("gradient", 3): torch.zeros(5, 3)}
-    bound.products(weight, buffers, 2)
-    torch.testing.assert_close(buffers["output", 4][:2], x[:2] @ weight.T)
-    torch.testing.assert_close(buffers["gradient", 3][:2], x[:2] @ weight.T @ weight)
-    assert not buffers["output", 4][2:].any() and not buffers["gradient", 3][2:].any()
+    weight, x = torch.randn(4, 3), torch.randn(5, 3)
+    for name, library in bound.LIBRARIES.items():
+        found = []
+
+        def multiply(x_TI, weight_OI, y_TO, library=library, found=found):
+            found.append(library(x_TI, weight_OI, y_TO).clone())
+            return found[-1]
+
+        shapes = {("input", 3): 3, ("output", 4): 4, ("gradient", 3): 3}
+        buffers = {key: torch.zeros(5, width) for key, width in shapes.items()} | {("input", 3): x}
+        bound.products(multiply, weight, buffers, 2)
+        torch.testing.assert_close(found, [x[:2] @ weight.T, x[:2] @ weight.T @ weight], msg=name)
+        assert not buffers["output", 4][2:].any() and not buffers["gradient", 3][2:].any()
