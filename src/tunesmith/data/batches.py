@@ -5,6 +5,7 @@ the split into micro-batches never changes what is learned and a run can be cont
 Shapes: B rows, T tokens; packed, B is 1 and T the tokens of all rows.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice, takewhile
@@ -150,7 +151,7 @@ def shared_beginning(rows: Sequence[Rendered]) -> int:
 
 def _first_scored(row: Rendered) -> int:
     """Place of the first token that the loss counts, or of the last one."""
-    return next((at for at, is_scored in enumerate(row.scored) if at and is_scored), len(row.ids) - 1)
+    return row.scored.index(True, 1) if any(row.scored[1:]) else len(row.ids) - 1
 
 
 def most_tokens_on(device: str) -> int | None:
@@ -229,19 +230,21 @@ def cut_rows(
 
 
 def _filled(ahead: Sequence[Rendered], budget: int) -> list[list[Rendered]]:
-    """Batches without padding, so rows of any lengths go together: each row goes where it fits first."""
+    """Batches without padding, so rows of any lengths go together: each where it leaves the least room."""
     shared = shared_beginning(ahead)
     groups: list[list[Rendered]] = []
-    rooms: list[int] = []
+    # Room in each batch and its place in `groups`, least room first.
+    rooms: list[tuple[int, int]] = []
     for row in ahead:
         own = len(row.ids) - shared
-        at = next((at for at, room in enumerate(rooms) if own <= room), None)
-        if at is None:
+        tightest = bisect_left(rooms, (own, 0))
+        if tightest == len(rooms):
+            insort(rooms, (budget - len(row.ids), len(groups)))
             groups.append([row])
-            rooms.append(budget - len(row.ids))
         else:
+            room, at = rooms.pop(tightest)
+            insort(rooms, (room - own, at))
             groups[at].append(row)
-            rooms[at] -= own
     return groups
 
 
