@@ -10,6 +10,8 @@ from types import ModuleType
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# For programs that tests start: threads of one that wait for each other beside another take thrice as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
 import pytest

@@ -1,7 +1,6 @@
 """Every method through the whole house: trained, stopped and resumed, loaded, asked, measured, compared."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,11 +128,9 @@ def test_recomputed_activations_give_the_same_run(shared, finished, tmp_path, me
 
 
 def command(folder, *arguments):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "tunesmith", *arguments],
         cwd=folder,
-        env=environment,
         capture_output=True,
         text=True,
     )

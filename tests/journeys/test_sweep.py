@@ -44,8 +44,7 @@ STARTED = []
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_nothing_left(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def nothing_left():
     yield
     for process in STARTED:
         # SIGTERM, so that its runs end too.
@@ -96,7 +95,6 @@ def wait_until(condition, *, seconds=300):
 @pytest.fixture(scope="module")
 def undisturbed(flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
-    os.environ["OMP_NUM_THREADS"] = "1"
     process = begun(folder, flags, "--json")
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
