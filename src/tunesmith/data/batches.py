@@ -25,7 +25,7 @@ PASS_TOKENS = 128
 # rows of 51 to 512 tokens, 512 and 1024 tokens at once: 155 and 158 tokens a second and a peak of 2.4 and
 # 3.4 GB; with 1700, as four of the longest rows have, 150 and 5.2 GB; with 256, 131 and 2.3 GB.
 CPU_TOKENS = 768
-# Fewer shared tokens save less than it costs to look them up in every layer; measured on a CPU.
+# Shared tokens cost each layer one more call of attention, so a few save nothing. Estimated, not measured.
 LEAST_SHARED_TOKENS = 16
 
 

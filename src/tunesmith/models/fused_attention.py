@@ -14,7 +14,7 @@ C width of a head; P shared tokens, A the tokens behind the first row.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -134,8 +134,7 @@ def _by_tokens(y_GSTC: Tensor) -> Tensor:
 
 
 def _rows(row_lengths: Sequence[int]) -> list[slice]:
-    ends = torch.tensor([0, *row_lengths]).cumsum(0).tolist()
-    return [slice(begin, end) for begin, end in pairwise(ends)]
+    return [slice(*ends) for ends in pairwise(accumulate(row_lengths, initial=0))]
 
 
 def _join(y_GSAC: Tensor, sums_GSA: Tensor, other_GSAC: Tensor, other_sums_GSA: Tensor) -> None:

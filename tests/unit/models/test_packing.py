@@ -194,7 +194,7 @@ def of_window(model, rows, **cut):
 def assert_same(found, expected):
     assert found[0] == pytest.approx(expected[0], rel=1e-6)
     for one, other in zip(found[1], expected[1], strict=True):
-        assert_close(one, other, rtol=1e-5, atol=3e-6 * max(1.0, float(other.abs().max())))
+        assert_close(one, other, rtol=1e-5, atol=1e-6 * max(1.0, float(other.abs().max())))
 
 
 MAKERS = {"lora": tiny_lora, "full": tiny_full, "adapter": tiny_adapter}
@@ -211,6 +211,8 @@ MAKERS = {"lora": tiny_lora, "full": tiny_full, "adapter": tiny_adapter}
 )
 def test_no_cut_of_a_window_changes_its_loss_or_gradient(method, count, seed, at_once, most_tokens, shared):
     model, rows = MAKERS[method]().train(), begun(random_rows(count, seed=seed), shared)
+    # Where rows share, sums come in another order: the same bound holds beyond rounding in float64.
+    model = model.double() if shared else model
     cut = {"micro_batch_rows": at_once, "most_tokens": most_tokens}
     one_by_one = of_window(model, rows, micro_batch_rows=1, most_tokens=1)
     assert_same(of_window(model, rows, **cut), one_by_one)
@@ -240,6 +242,7 @@ def test_packed_rows_of_a_base_in_four_bit_learn_the_same(tmp_path):
 @pytest.mark.parametrize("shared", [0, 20])
 def test_checkpointed_layers_see_the_rows_again(shared):
     model, rows = tiny_lora().train(), begun(random_rows(5), shared)
+    model = model.double() if shared else model
     loss, expected = gradients(model, collate(rows, pad_id=0))
     enable_packing(model)
     enable_checkpointing(model)
