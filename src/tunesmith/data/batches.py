@@ -8,6 +8,7 @@ Shapes: B rows, T tokens; packed, B is 1 and T the tokens of all rows.
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from itertools import accumulate, islice, takewhile
 
 import numpy as np
@@ -21,10 +22,10 @@ NAMED_ROWS = 5
 # What one more pass costs, in tokens. Measured on a CPU: 36. A GPU waits longer for its kernels to start;
 # with this number either is within a tenth of its best cut.
 PASS_TOKENS = 128
-# A CPU gains nothing from larger micro-batches, and their memory is new to it. Measured on two threads with
-# rows of 51 to 512 tokens, 512 and 1024 tokens at once: 155 and 158 tokens a second and a peak of 2.4 and
-# 3.4 GB; with 1700, as four of the longest rows have, 150 and 5.2 GB; with 256, 131 and 2.3 GB.
-CPU_TOKENS = 768
+# A CPU gains little from larger micro-batches, and their memory is new to it. Measured on two threads with 16
+# rows of 64 to 412 tokens, cut evenly: three micro-batches of 1,030 tokens are 2 to 5 % faster than four of
+# 770, two of 1,550 another 3 %. Elsewhere four rows of 512 at once took 5.2 GB where 1,024 tokens took 3.4.
+CPU_TOKENS = 1280
 # Shared tokens cost each layer one more call of attention, so a few save nothing. Estimated, not measured.
 LEAST_SHARED_TOKENS = 16
 
@@ -223,7 +224,7 @@ def cut_rows(
     budget = micro_batch_rows * max(lengths, default=0)
     budget = budget if most_tokens is None else min(budget, most_tokens)
     if is_packed:
-        return _filled(ahead, budget)
+        return _levelled(_filled(ahead, budget), budget)
     sizes = _in_whole_turns(_least_padded(lengths, budget), processes)
     starts = accumulate(sizes, initial=0)
     return [ahead[start : start + size] for start, size in zip(starts, sizes, strict=False)]
@@ -246,6 +247,22 @@ def _filled(ahead: Sequence[Rendered], budget: int) -> list[list[Rendered]]:
             insort(rooms, (room - own, at))
             groups[at].append(row)
     return groups
+
+
+def _levelled(groups: list[list[Rendered]], budget: int) -> list[list[Rendered]]:
+    """As many batches of about equal tokens, or `groups` if one of those would be too full.
+
+    What a batch costs beside its tokens it costs for few of them too, and the fullest needs the most memory.
+    """
+    ahead = sorted((row for group in groups for row in group), key=lambda row: -len(row.ids))
+    shared = shared_beginning(ahead)
+    level: list[list[Rendered]] = [[] for _ in groups]
+    filled = [(0, at) for at in range(len(groups))]
+    for row in ahead:
+        tokens, at = heappop(filled)
+        heappush(filled, (tokens + len(row.ids) - (shared if tokens else 0), at))
+        level[at].append(row)
+    return level if max(filled, default=(0, 0))[0] <= budget else groups
 
 
 def _least_padded(lengths: Sequence[int], budget: int) -> list[int]:

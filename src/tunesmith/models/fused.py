@@ -16,16 +16,25 @@ from tunesmith.models.fused_lora import QuickLora
 from tunesmith.models.fused_mlp import QuickJointMlp, QuickMlp
 from tunesmith.models.fused_norm import QuickNorm
 from tunesmith.models.fused_product import QuickConv1D, QuickLinear
+from tunesmith.models.fused_rotary import QuickAttention
+from tunesmith.models.fused_together import lay_together
 
 # Families of transformers whose blocks were compared with ours; a block of the same name elsewhere is not.
 NORMS = ("Llama", "Mistral", "Qwen2", "Qwen3", "Phi3")
 GATED = ("Llama", "Mistral", "Qwen2", "Qwen3")
 JOINT = ("Phi3",)
+TURNED = ("Llama", "Mistral", "Qwen2")
 KNOWN: dict[str, type[nn.Module]] = (
     {f"{family}RMSNorm": QuickNorm for family in NORMS}
     | {f"{family}MLP": QuickMlp for family in GATED}
     | {f"{family}MLP": QuickJointMlp for family in JOINT}
+    | {f"{family}Attention": QuickAttention for family in TURNED}
 )
+# Names of the layers that see the same input.
+SAME_INPUT: dict[type[nn.Module], tuple[str, ...]] = {
+    QuickAttention: ("q_proj", "k_proj", "v_proj"),
+    QuickMlp: ("gate_proj", "up_proj"),
+}
 
 _SUBCLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
@@ -49,6 +58,10 @@ def quicken(model: nn.Module) -> tuple[str, ...]:
             module.__class__ = quick
         elif _is_candidate(module):
             left.add(type(module).__name__)
+    for module in model.modules():
+        names = next((names for kind, names in SAME_INPUT.items() if isinstance(module, kind)), ())
+        if names:
+            lay_together([module.get_submodule(name) for name in names])
     return tuple(sorted(left))
 
 
@@ -62,7 +75,7 @@ def _quicker(module: nn.Module) -> type[nn.Module] | None:
     if kind is PeftLinear:
         return QuickLora
     mixin = KNOWN.get(kind.__name__) if kind.__module__.startswith("transformers.models.") else None
-    if mixin is None or (mixin is not QuickNorm and not _has_silu(module)):
+    if mixin is None or (mixin in (QuickMlp, QuickJointMlp) and not _has_silu(module)):
         return None
     return _subclass(mixin, kind)
 

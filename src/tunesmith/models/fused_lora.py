@@ -7,6 +7,7 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
 Shapes: N rows, I inputs, O outputs, R rank.
 """
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,16 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.fused_product import QuickLinear, product, product_over_rows
+from tunesmith.models.fused_product import QuickLinear, added_product, product, product_over_rows
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """An adapter: what it reads with, what it writes with, and the factor of the update."""
+
+    down_RI: Tensor
+    up_OR: Tensor
+    scaling: float
 
 
 class QuickLora(PeftLinear):
@@ -26,10 +36,20 @@ class QuickLora(PeftLinear):
         if name is None or args or kwargs or not self._is_plain(name, x):
             changed: Tensor = super().forward(x, *args, **kwargs)
             return changed
-        base, down, up = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+        base = cast(QuickLinear, self.base_layer)
         kept_NI, scaling = self._drawn(name, x)
-        result: Tensor = _Beside.apply(x, base.weight, base.bias, down, up, scaling, kept_NI)
-        return result
+        return beside(x, base.weight, base.bias, self._adapter(name, scaling), kept_NI)
+
+    def low_rank(self, x: Tensor) -> "LowRank | None":
+        """The one adapter at work on all of `x`; None where there is none, several, or one with dropout."""
+        name = self._only_adapter()
+        if name is None or not self._is_plain(name, x) or self._drops(name):
+            return None
+        return self._adapter(name, self.scaling[name])
+
+    def _adapter(self, name: str, scaling: float) -> "LowRank":
+        down, up = (cast(nn.Linear, parts[name]) for parts in (self.lora_A, self.lora_B))
+        return LowRank(down.weight, up.weight, scaling)
 
     def _only_adapter(self) -> str | None:
         """Name of the one adapter at work, or None where there are none or several."""
@@ -50,12 +70,16 @@ class QuickLora(PeftLinear):
             and isinstance(self.lora_dropout[name], nn.Identity | nn.Dropout)
         )
 
+    def _drops(self, name: str) -> bool:
+        dropout = self.lora_dropout[name]
+        return isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0
+
     def _drawn(self, name: str, x: Tensor) -> tuple[Tensor | None, float]:
         """Which inputs dropout lets through to the adapter, None for all, and the factor of the update."""
-        dropout, scaling = self.lora_dropout[name], self.scaling[name]
-        if isinstance(dropout, nn.Identity) or not dropout.training or dropout.p == 0:
+        scaling = self.scaling[name]
+        if not self._drops(name):
             return None, scaling
-        kept_NI, share = drawn(x.shape, cast(nn.Dropout, dropout).p, device=x.device)
+        kept_NI, share = drawn(x.shape, cast(nn.Dropout, self.lora_dropout[name]).p, device=x.device)
         return kept_NI, scaling / share if share else 0.0
 
 
@@ -76,6 +100,14 @@ def drawn(shape: torch.Size, rate: float, *, device: torch.device) -> tuple[Tens
     return kept, 1 - dropped / 2**16
 
 
+def beside(
+    x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, low: LowRank, kept_NI: Tensor | None = None
+) -> Tensor:
+    """A linear layer's output with its adapter's, (..., O); the adapter sees what `kept_NI` lets through."""
+    result: Tensor = _Beside.apply(x_NI, weight_OI, bias_O, low.down_RI, low.up_OR, low.scaling, kept_NI)
+    return result
+
+
 class _Beside(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -91,7 +123,7 @@ class _Beside(torch.autograd.Function):
         seen_NI = _seen(x_NI, kept_NI)
         inner_NR = product(seen_NI, down_RI)
         y_NO = product(x_NI, weight_OI, bias_O)
-        y_NO.add_(product(inner_NR, up_OR), alpha=scaling)
+        y_NO = added_product(y_NO, inner_NR, up_OR * scaling)
         ctx.save_for_backward(x_NI, weight_OI, down_RI, up_OR, inner_NR, kept_NI)
         ctx.scaling = scaling
         return y_NO
@@ -109,7 +141,10 @@ class _Beside(torch.autograd.Function):
         d_x_NI = None
         if asks_x:
             d_x_NI = product(d_NO, weight_OI.t())
-            d_x_NI.add_(_seen(product(d_inner_NR, down_RI.t()), kept_NI))
+            if kept_NI is None:
+                d_x_NI = added_product(d_x_NI, d_inner_NR, down_RI.t())
+            else:
+                d_x_NI.add_(_seen(product(d_inner_NR, down_RI.t()), kept_NI))
         d_weight_OI = product_over_rows(d_NO, x_NI) if asks_weight else None
         d_bias_O = d_NO.flatten(0, -2).sum(0) if asks_bias else None
         d_up_OR = None if d_up_RO is None else d_up_RO.t()

@@ -1,9 +1,10 @@
 """The gate of a feed-forward block: h = silu(g) * u, with its gradients computed from g and u alone.
 
 Source: SwiGLU, Shazeer 2020, arXiv:2002.05202. Autograd would also keep silu(g).
-Shapes: B rows, T tokens, D width, F width inside the block.
+Shapes: B rows, T tokens, D width, F width inside the block, G twice that.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,10 +12,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from tunesmith.models.fused_together import together
 
-def gated(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
-    """Give silu(gate) * up, shape (B, T, F)."""
-    result: Tensor = _Gated.apply(gate_BTF, up_BTF)
+
+def gated(*parts: Tensor) -> Tensor:
+    """Give silu(gate) * up, shape (B, T, F).
+
+    Args:
+        parts: the gate and up, (B, T, F) each, or both side by side in one, (B, T, 2 F).
+    """
+    result: Tensor = _Gated.apply(*parts)
     return result
 
 
@@ -23,8 +30,10 @@ class QuickMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output, (B, T, D)."""
-        parts: Any = self
-        result: Tensor = parts.down_proj(gated(parts.gate_proj(x), parts.up_proj(x)))
+        block: Any = self
+        joint_BTG = together(x, (block.gate_proj, block.up_proj))
+        parts = (block.gate_proj(x), block.up_proj(x)) if joint_BTG is None else (joint_BTG,)
+        result: Tensor = block.down_proj(gated(*parts))
         return result
 
 
@@ -33,21 +42,30 @@ class QuickJointMlp(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """The block's output, (B, T, D)."""
-        parts: Any = self
-        gate_BTF, up_BTF = parts.gate_up_proj(hidden_states).chunk(2, dim=-1)
-        result: Tensor = parts.down_proj(gated(gate_BTF, up_BTF))
+        block: Any = self
+        result: Tensor = block.down_proj(gated(block.gate_up_proj(hidden_states)))
         return result
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_BTF, up_BTF)
+    def forward(ctx: Any, *parts: Tensor) -> Tensor:
+        ctx.save_for_backward(*parts)
+        gate_BTF, up_BTF = _both(parts)
         return functional.silu(gate_BTF).mul_(up_BTF)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_BTF: Tensor) -> tuple[Tensor, Tensor]:
-        gate_BTF, up_BTF = ctx.saved_tensors
-        d_gate_BTF = torch.ops.aten.silu_backward(d_BTF * up_BTF, gate_BTF)
-        return d_gate_BTF, functional.silu(gate_BTF).mul_(d_BTF)
+    def backward(ctx: Any, d_BTF: Tensor) -> tuple[Tensor, ...]:
+        parts = ctx.saved_tensors
+        gate_BTF, up_BTF = _both(parts)
+        found = tuple(torch.empty_like(part) for part in parts)
+        d_gate_BTF, d_up_BTF = _both(found)
+        torch.mul(functional.silu(gate_BTF), d_BTF, out=d_up_BTF)
+        torch.ops.aten.silu_backward.grad_input(d_BTF * up_BTF, gate_BTF, grad_input=d_gate_BTF)
+        return found
+
+
+def _both(parts: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The gate and up, where they lie in one tensor its halves."""
+    return parts if len(parts) > 1 else parts[0].chunk(2, dim=-1)

@@ -34,6 +34,14 @@ def product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Te
     return functional.linear(x_NI, weight_OI, bias_O)
 
 
+def added_product(y_NO: Tensor, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """Give y + x W^T, shape (..., O), without gradients; `y_NO` may be written over."""
+    if _suits(x_NI, weight_OI):
+        result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x_NI, y_NO, weight_OI, None, "add")
+        return result
+    return y_NO.add_(functional.linear(x_NI, weight_OI))
+
+
 def product_over_rows(d_NO: Tensor, x_NI: Tensor) -> Tensor:
     """Give d^T x summed over all rows, shape (O, I), without gradients: what a weight receives.
 
@@ -97,10 +105,19 @@ def _suits(x_NI: Tensor, weight_OI: Tensor) -> bool:
     )
 
 
-def _flops(x_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
+def _flops(x_shape: Any, *others: Any, **_: Any) -> int:
     """For torch's counter, which knows the formulas of its own products alone."""
+    # Before the weight may stand what is added to the product, after it the bias, which has one dimension.
+    *_before, weight_shape = (each for each in others if isinstance(each, torch.Size) and len(each) > 1)
     return 2 * int(torch.Size(x_shape).numel()) * int(weight_shape[0])
+
+
+def _shape_of_added(x_NI: Tensor, y_NO: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(y_NO)
 
 
 if HAS_ONEDNN:
     register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)
+
+    # torch knows what shape the plain product has where nothing is computed, as in a memory plan; not this.
+    torch.library.register_fake("mkldnn::_linear_pointwise.binary", _shape_of_added)

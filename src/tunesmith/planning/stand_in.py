@@ -134,19 +134,26 @@ def _pack(model: PreTrainedModel, device: str) -> None:
 def make_fake(model: nn.Module) -> list[Tensor]:
     """Give every weight and buffer a fake tensor in place of its meta one; call it under a fake mode.
 
-    What was shared stays shared. Returns the new tensors, each once.
+    What was shared stays shared, and what lay in one tensor does. Returns the new tensors, each once.
     """
     made: dict[int, Tensor] = {}
+    wholes: dict[int, Tensor] = {}
     for module in model.modules():
         # Parameters and buffers lie in dictionaries, and so do the numbers of peft's virtual tokens.
         others = [value for value in vars(module).values() if isinstance(value, dict)]
         for tensors in others:
             for name, old in tensors.items():
                 if isinstance(old, Tensor):
-                    tensors[name] = made.setdefault(id(old), _fake(old))
+                    tensors[name] = made.setdefault(id(old), _fake(old, wholes))
     return list(made.values())
 
 
-def _fake(old: Tensor) -> Tensor:
-    new = torch.empty(old.shape, dtype=old.dtype)
+def _fake(old: Tensor, wholes: dict[int, Tensor]) -> Tensor:
+    storage = old.untyped_storage()
+    if storage.nbytes() > old.nbytes:
+        if storage._cdata not in wholes:
+            wholes[storage._cdata] = torch.empty(storage.nbytes() // old.element_size(), dtype=old.dtype)
+        new = wholes[storage._cdata].as_strided(old.shape, old.stride(), old.storage_offset())
+    else:
+        new = torch.empty(old.shape, dtype=old.dtype)
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new

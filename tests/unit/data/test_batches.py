@@ -204,6 +204,20 @@ def test_rows_that_share_go_together_in_greater_numbers(
     assert len(batches) <= len(cut_rows(rows, **cut))
 
 
+def test_packed_batches_are_even_where_they_can_be() -> None:
+    lengths = [412, 401, 345, 320, 312, 269, 240, 145, 139, 129, 124, 64, 61, 58, 54, 24]
+    rows = [rendered(length, line=line, prompt=0) for line, length in enumerate(lengths)]
+    groups = cut_rows(rows, micro_batch_rows=4, most_tokens=768, is_packed=True)
+    tokens = [packed_tokens(group) for group in groups]
+    # As few as can be, 3,097 tokens in all, and no small one at the end.
+    assert len(groups) == 5
+    assert max(tokens) <= 1.05 * sum(tokens) / 5
+    # Dealt out evenly, the last of these would not fit: they stay as they were filled.
+    odd = [rendered(length, line=line, prompt=0) for line, length in enumerate((5, 5, 4, 3, 3))]
+    filled = cut_rows(odd, micro_batch_rows=2, is_packed=True)
+    assert [[len(row.ids) for row in group] for group in filled] == [[5, 5], [4, 3, 3]]
+
+
 @given(lengths=some_lengths, micro_batch_rows=st.integers(1, 5), processes=st.integers(1, 4))
 def test_no_process_stands_idle_while_another_has_rows_to_give(
     lengths: list[int], micro_batch_rows: int, processes: int

@@ -10,6 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    DynamicCache,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from tiny import tiny_model
+from tunesmith.models import fused_rotary
 from tunesmith.models.checkpointing import enable_checkpointing
 from tunesmith.models.forward import token_losses
 from tunesmith.models.fused import quicken
@@ -194,14 +196,15 @@ def test_a_hook_on_the_base_layer_still_runs():
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_checkpointing_computes_the_same_with_dropout_too(dropout):
     plain = with_lora(tiny_model(), dropout=dropout)
-    quicken(plain)
     again = copy.deepcopy(plain)
+    quicken(plain), quicken(again)
     enable_checkpointing(again)
     assert_same(loss_and_gradients(again), loss_and_gradients(plain), 1e-12)
 
 
 def test_the_memory_plan_sees_the_same_work_and_types_on_fake_tensors():
-    model = with_lora(tiny_model())
+    # Of layers that are computed together, the adapters' products have zeros among their numbers.
+    model = with_lora(tiny_model(), targets=["o_proj", "down_proj"])
     loss_and_gradients(model)  # the first call looks at the output layer
     with FlopCounterMode(display=False) as old:
         loss_and_gradients(model)
@@ -240,3 +243,40 @@ def test_generation_gives_the_same_tokens():
     with torch.inference_mode():
         wanted = old.generate(IDS, attention_mask=torch.ones_like(IDS), **settings)
         assert torch.equal(new.generate(IDS, attention_mask=torch.ones_like(IDS), **settings), wanted)
+
+
+@pytest.fixture
+def joints(monkeypatch):
+    """What the quick layers got from one product, call by call."""
+    seen, real = [], fused_rotary.together
+
+    def told(*arguments):
+        seen.append(real(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(fused_rotary, "together", told)
+    return seen
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["k_proj"], ["o_proj"]], ids=str)
+def test_a_layer_with_some_adapted_parts_gives_what_it_gave(family, targets, joints):
+    old = with_lora(built(family, dtype=torch.float64), targets=targets)
+    new = copy.deepcopy(old)
+    quicken(new)
+    assert_same(loss_and_gradients(new), loss_and_gradients(old), 1e-12)
+    assert len(joints) == 2  # one for each layer
+    assert all(joint is not None for joint in joints)
+
+
+def test_the_own_way_is_gone_with_a_cache_and_with_eager_attention(joints):
+    model = with_lora(built("llama")).eval()
+    with torch.no_grad():
+        wanted = model(IDS).logits
+        quicken(model)
+        cached = model(IDS, past_key_values=DynamicCache(config=model.config), use_cache=True).logits
+        model.get_base_model().set_attn_implementation("eager")
+        eager = model(IDS, use_cache=False).logits
+    assert not [joint for joint in joints if joint is not None]
+    torch.testing.assert_close(cached, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(eager, wanted, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,111 @@
+"""Linear layers that see the same input, as one: one product of their weights, laid one after another.
+
+A wide product is faster than several narrow ones, and the gradient of the input comes out of one product
+too, instead of a sum of several. Adapters beside the layers become one adapter: what they read with lies
+one below another, what they write with stands in blocks along a diagonal.
+
+Source of the adapters: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+Shapes: N rows, I inputs, O outputs of all layers, R ranks of all adapters.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.models.fused_lora import LowRank, QuickLora, beside
+from tunesmith.models.fused_product import QuickLinear, linear
+
+
+def lay_together(layers: Sequence[nn.Module]) -> None:
+    """Let the weights of `layers` lie one after another in memory, so that `together` takes them as one.
+
+    The parameters stay the objects they are, with the same numbers. Nothing happens where a weight learns,
+    where a layer is more than a plain one with or without LoRA, and off the CPU, where it was not measured.
+    """
+    bases = [_base(layer) for layer in layers]
+    still = [base for base in bases if base is not None and _is_still(base)]
+    if len(still) < len(layers):
+        return
+    _lay([base.weight for base in still])
+    if all(base.bias is not None for base in still):
+        _lay([base.bias for base in still])
+
+
+def together(x_NI: Tensor, layers: Sequence[nn.Module]) -> Tensor | None:
+    """What `layers` make of the same input, side by side, (..., O); None where each must be asked by itself.
+
+    That is where their weights do not lie together or learn, where one has a hook or more than one plain
+    adapter, where dropout is at work, and where their adapters have different factors.
+    """
+    found = [_parts(layer, x_NI) for layer in layers]
+    parts = [each for each in found if each is not None]
+    if len(parts) < len(layers) or torch.is_autocast_enabled(x_NI.device.type):
+        return None
+    bases = [base for base, _ in parts]
+    weight_OI = _joined([base.weight for base in bases])
+    biases = [base.bias for base in bases if base.bias is not None]
+    bias_O = _joined(biases) if len(biases) == len(bases) else None
+    scalings = {low.scaling for _, low in parts if low is not None}
+    if weight_OI is None or (biases and bias_O is None) or len(scalings) > 1:
+        return None
+    if not scalings:
+        return linear(x_NI, weight_OI, bias_O)
+    return beside(x_NI, weight_OI, bias_O, _as_one(parts, scalings.pop()))
+
+
+def _as_one(parts: Sequence[tuple[QuickLinear, LowRank | None]], scaling: float) -> LowRank:
+    """One adapter that does what those of all layers do; a layer without one has rank 0."""
+    down_RI = torch.cat([low.down_RI for _, low in parts if low is not None])
+    ups = [base.weight.new_empty(len(base.weight), 0) if low is None else low.up_OR for base, low in parts]
+    return LowRank(down_RI, torch.block_diag(*ups), scaling)
+
+
+def _base(layer: nn.Module) -> QuickLinear | None:
+    base = layer.base_layer if isinstance(layer, QuickLora) else layer
+    return base if type(base) is QuickLinear else None
+
+
+def _is_still(base: QuickLinear) -> bool:
+    """Whether nothing of a layer learns, and it is on CPU, or nowhere, as in a memory plan."""
+    return all(
+        not weight.requires_grad and weight.device.type in ("cpu", "meta") for weight in base.parameters()
+    )
+
+
+def _parts(layer: nn.Module, x_NI: Tensor) -> tuple[QuickLinear, LowRank | None] | None:
+    """A layer's base and its adapter; None if there is more to it."""
+    base = _base(layer)
+    if base is None or _is_hooked(layer) or _is_hooked(base) or not _is_still(base):
+        return None
+    if not isinstance(layer, QuickLora):
+        return base, None
+    low = layer.low_rank(x_NI)
+    return None if low is None else (base, low)
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
+def _lay(weights: Sequence[Tensor]) -> None:
+    if _joined(weights) is not None:
+        return
+    with torch.no_grad():
+        whole = torch.cat(list(weights))
+    for weight, part in zip(weights, whole.split([len(weight) for weight in weights]), strict=True):
+        weight.data = part
+
+
+def _joined(weights: Sequence[Tensor]) -> Tensor | None:
+    """One tensor over all of `weights`; None where they do not lie one after another."""
+    first = weights[0]
+    for before, after in pairwise(weights):
+        is_next = after.storage_offset() == before.storage_offset() + before.numel()
+        if not is_next or after.untyped_storage()._cdata != before.untyped_storage()._cdata:
+            return None
+    if not all(weight.is_contiguous() for weight in weights):
+        return None
+    shape = (sum(len(weight) for weight in weights), *first.shape[1:])
+    return first.detach().as_strided(shape, first.stride(), first.storage_offset())
