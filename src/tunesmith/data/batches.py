@@ -224,15 +224,16 @@ def cut_rows(
     budget = micro_batch_rows * max(lengths, default=0)
     budget = budget if most_tokens is None else min(budget, most_tokens)
     if is_packed:
-        return _levelled(_filled(ahead, budget), budget)
+        shared = shared_beginning(ahead)
+        groups = _filled(ahead, budget, shared)
+        return _levelled(ahead, budget, shared, count=len(groups)) or groups
     sizes = _in_whole_turns(_least_padded(lengths, budget), processes)
     starts = accumulate(sizes, initial=0)
     return [ahead[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-def _filled(ahead: Sequence[Rendered], budget: int) -> list[list[Rendered]]:
+def _filled(ahead: Sequence[Rendered], budget: int, shared: int) -> list[list[Rendered]]:
     """Batches without padding, so rows of any lengths go together: each where it leaves the least room."""
-    shared = shared_beginning(ahead)
     groups: list[list[Rendered]] = []
     # Room in each batch and its place in `groups`, least room first.
     rooms: list[tuple[int, int]] = []
@@ -249,20 +250,20 @@ def _filled(ahead: Sequence[Rendered], budget: int) -> list[list[Rendered]]:
     return groups
 
 
-def _levelled(groups: list[list[Rendered]], budget: int) -> list[list[Rendered]]:
-    """As many batches of about equal tokens, or `groups` if one of those would be too full.
+def _levelled(
+    ahead: Sequence[Rendered], budget: int, shared: int, *, count: int
+) -> list[list[Rendered]] | None:
+    """So many batches of about equal tokens; None if one of them would be too full.
 
     What a batch costs beside its tokens it costs for few of them too, and the fullest needs the most memory.
     """
-    ahead = sorted((row for group in groups for row in group), key=lambda row: -len(row.ids))
-    shared = shared_beginning(ahead)
-    level: list[list[Rendered]] = [[] for _ in groups]
-    filled = [(0, at) for at in range(len(groups))]
+    level: list[list[Rendered]] = [[] for _ in range(count)]
+    filled = [(0, at) for at in range(count)]
     for row in ahead:
         tokens, at = heappop(filled)
         heappush(filled, (tokens + len(row.ids) - (shared if tokens else 0), at))
         level[at].append(row)
-    return level if max(filled, default=(0, 0))[0] <= budget else groups
+    return level if max(filled, default=(0, 0))[0] <= budget else None
 
 
 def _least_padded(lengths: Sequence[int], budget: int) -> list[int]:

@@ -15,7 +15,7 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.fused_product import QuickLinear, added_product, product, product_over_rows
+from tunesmith.models.fused_product import QuickLinear, added_product, is_hooked, product, product_over_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class QuickLora(PeftLinear):
             and not self.lora_bias[name]
             and not torch.is_autocast_enabled(x.device.type)
             # A hook, as ZeRO sets them to gather a weight, must run.
-            and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+            and not any(map(is_hooked, parts))
             and isinstance(self.lora_dropout[name], nn.Identity | nn.Dropout)
         )
 

@@ -58,6 +58,11 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     return result
 
 
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether something is to be called with a layer, so that its product must not be computed elsewhere."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
 class QuickLinear(nn.Linear):
     """A linear layer that computes by `linear`; parameters and names are those of `torch.nn.Linear`."""
 

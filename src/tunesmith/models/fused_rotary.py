@@ -5,7 +5,7 @@ of a head turns with the second.
 Shapes: B rows, T tokens, H heads of queries, K heads of keys and as many of values, C width of a head.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,9 @@ class QuickAttention(nn.Module):
         layer: Any = self
         attend: Any = ALL_ATTENTION_FUNCTIONS.get(layer.config._attn_implementation)
         joint_BTO = None
-        if attend is not None and position_embeddings is not None and past_key_values is None:
-            joint_BTO = _projected(layer, hidden_states, position_embeddings[0])
-        if joint_BTO is None or position_embeddings is None:
+        if attend is not None and past_key_values is None:
+            joint_BTO = _projected(layer, hidden_states, position_embeddings)
+        if joint_BTO is None:
             found: tuple[Tensor, Any] = super().forward(
                 hidden_states,
                 position_embeddings=position_embeddings,
@@ -44,7 +44,7 @@ class QuickAttention(nn.Module):
         heads = [part.out_features // layer.head_dim for part in (layer.q_proj, layer.k_proj)]
         attended_BTHC, told = attend(
             self,
-            *turned(joint_BTO, *position_embeddings, *heads),
+            *turned(joint_BTO, *cast(tuple[Tensor, Tensor], position_embeddings), *heads),
             attention_mask,
             dropout=layer.attention_dropout if self.training else 0.0,
             scaling=layer.scaling,
@@ -54,10 +54,11 @@ class QuickAttention(nn.Module):
         return layer.o_proj(attended_BTHC.flatten(2)), told
 
 
-def _projected(layer: Any, hidden_BTD: Tensor, cos_BTC: Tensor) -> Tensor | None:
+def _projected(layer: Any, hidden_BTD: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor | None:
     """Queries, keys and values side by side; None where the layer's own way must be gone."""
-    is_whole = cos_BTC.shape[-1] == layer.head_dim and cos_BTC.dtype == hidden_BTD.dtype
-    return together(hidden_BTD, (layer.q_proj, layer.k_proj, layer.v_proj)) if is_whole else None
+    if angles is None or angles[0].shape[-1] != layer.head_dim or angles[0].dtype != hidden_BTD.dtype:
+        return None
+    return together(hidden_BTD, (layer.q_proj, layer.k_proj, layer.v_proj))
 
 
 def _reach(layer: Any) -> dict[str, int | None]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.models.fused_lora import LowRank, QuickLora, beside
-from tunesmith.models.fused_product import QuickLinear, linear
+from tunesmith.models.fused_product import QuickLinear, is_hooked, linear
 
 
 def lay_together(layers: Sequence[nn.Module]) -> None:
@@ -77,16 +77,12 @@ def _is_still(base: QuickLinear) -> bool:
 def _parts(layer: nn.Module, x_NI: Tensor) -> tuple[QuickLinear, LowRank | None] | None:
     """A layer's base and its adapter; None if there is more to it."""
     base = _base(layer)
-    if base is None or _is_hooked(layer) or _is_hooked(base) or not _is_still(base):
+    if base is None or is_hooked(layer) or is_hooked(base) or not _is_still(base):
         return None
     if not isinstance(layer, QuickLora):
         return base, None
     low = layer.low_rank(x_NI)
     return None if low is None else (base, low)
-
-
-def _is_hooked(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 
 
 def _lay(weights: Sequence[Tensor]) -> None:

@@ -150,10 +150,7 @@ def make_fake(model: nn.Module) -> list[Tensor]:
 
 def _fake(old: Tensor, wholes: dict[int, Tensor]) -> Tensor:
     storage = old.untyped_storage()
-    if storage.nbytes() > old.nbytes:
-        if storage._cdata not in wholes:
-            wholes[storage._cdata] = torch.empty(storage.nbytes() // old.element_size(), dtype=old.dtype)
-        new = wholes[storage._cdata].as_strided(old.shape, old.stride(), old.storage_offset())
-    else:
-        new = torch.empty(old.shape, dtype=old.dtype)
+    if storage._cdata not in wholes:
+        wholes[storage._cdata] = torch.empty(storage.nbytes() // old.element_size(), dtype=old.dtype)
+    new = wholes[storage._cdata].as_strided(old.shape, old.stride(), old.storage_offset())
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
