@@ -24,8 +24,8 @@ NAMED_ROWS = 5
 PASS_TOKENS = 128
 # A CPU gains little from larger micro-batches, and their memory is new to it. Measured on two threads with 16
 # rows of 64 to 412 tokens, cut evenly: three micro-batches of 1,030 tokens are 2 to 5 % faster than four of
-# 770, two of 1,550 another 3 %. Elsewhere four rows of 512 at once took 5.2 GB where 1,024 tokens took 3.4.
-CPU_TOKENS = 1280
+# 770, two of 1,550 another 3 %, with a peak of 4.2 GB for 3.6 (SmolLM2-135M, LoRA).
+CPU_TOKENS = 1700
 # Shared tokens cost each layer one more call of attention, so a few save nothing. Estimated, not measured.
 LEAST_SHARED_TOKENS = 16
 

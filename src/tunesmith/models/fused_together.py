@@ -18,19 +18,25 @@ from tunesmith.models.fused_lora import LowRank, QuickLora, beside
 from tunesmith.models.fused_product import QuickLinear, is_hooked, linear
 
 
-def lay_together(layers: Sequence[nn.Module]) -> None:
+def lay_together(layers: Sequence[nn.Module], *, is_turned: bool = False) -> None:
     """Let the weights of `layers` lie one after another in memory, so that `together` takes them as one.
 
     The parameters stay the objects they are, with the same numbers. Nothing happens where a weight learns,
     where a layer is more than a plain one with or without LoRA, and off the CPU, where it was not measured.
+
+    Args:
+        layers: that see the same input.
+        is_turned: the weights lie input by input, (I, O), for which a product with more than a few rows is
+            faster. Each parameter is then a view with strides, which neither a file nor sharding takes: for
+            a while only, and called again without it.
     """
     bases = [_base(layer) for layer in layers]
     still = [base for base in bases if base is not None and _is_still(base)]
     if len(still) < len(layers):
         return
-    _lay([base.weight for base in still])
+    _lay([base.weight for base in still], is_turned=is_turned)
     if all(base.bias is not None for base in still):
-        _lay([base.bias for base in still])
+        _lay([base.bias for base in still], is_turned=False)
 
 
 def together(x_NI: Tensor, layers: Sequence[nn.Module]) -> Tensor | None:
@@ -85,23 +91,27 @@ def _parts(layer: nn.Module, x_NI: Tensor) -> tuple[QuickLinear, LowRank | None]
     return None if low is None else (base, low)
 
 
-def _lay(weights: Sequence[Tensor]) -> None:
-    if _joined(weights) is not None:
+def _lay(weights: Sequence[Tensor], *, is_turned: bool) -> None:
+    joined = _joined(weights)
+    if joined is not None and joined.is_contiguous() != is_turned:
         return
+    lengths = [len(weight) for weight in weights]
     with torch.no_grad():
         whole = torch.cat(list(weights))
-    for weight, part in zip(weights, whole.split([len(weight) for weight in weights]), strict=True):
+        whole = whole.t().contiguous().t() if is_turned else whole.contiguous()
+    for weight, part in zip(weights, whole.split(lengths), strict=True):
         weight.data = part
 
 
 def _joined(weights: Sequence[Tensor]) -> Tensor | None:
     """One tensor over all of `weights`; None where they do not lie one after another."""
-    first = weights[0]
-    for before, after in pairwise(weights):
-        is_next = after.storage_offset() == before.storage_offset() + before.numel()
-        if not is_next or after.untyped_storage()._cdata != before.untyped_storage()._cdata:
-            return None
-    if not all(weight.is_contiguous() for weight in weights):
+    first, outputs = weights[0], sum(len(weight) for weight in weights)
+    stride = first.stride()
+    if not first.is_contiguous() and stride != (1, outputs):
         return None
-    shape = (sum(len(weight) for weight in weights), *first.shape[1:])
-    return first.detach().as_strided(shape, first.stride(), first.storage_offset())
+    for before, after in pairwise(weights):
+        is_next = after.storage_offset() == before.storage_offset() + len(before) * stride[0]
+        is_same = after.untyped_storage()._cdata == before.untyped_storage()._cdata
+        if not (is_next and is_same and after.stride() == stride):
+            return None
+    return first.detach().as_strided((outputs, *first.shape[1:]), stride, first.storage_offset())

@@ -13,6 +13,7 @@ from tunesmith.config import TrainingConfig
 from tunesmith.data.batches import Batch
 from tunesmith.errors import ConfigError
 from tunesmith.hardware import Hardware
+from tunesmith.models.fused import turned_weights
 from tunesmith.training.loss import batch_loss_sum
 from tunesmith.training.optimizer import make_optimizer
 from tunesmith.training.ranks import Ranks, is_sharded, is_zero
@@ -79,6 +80,11 @@ class Engine:
             self.model = self._accelerator.prepare_model(model)
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = optimizer_of(self._learning)
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Around the whole training: weights lie as is fastest. Several processes leave them as they are."""
+        is_alone = self._ranks.count == 1 and not is_sharded() and not is_zero()
+        return turned_weights(self.bare) if is_alone else nullcontext()
 
     def passing(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward of a micro-batch; with whole weights only the last one talks."""

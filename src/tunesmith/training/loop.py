@@ -117,7 +117,7 @@ class Loop:
         self.progress.advance(self.state.step)
         if self.state.step == 0 and self.validation_rows:
             self.state.first_loss = self._validation_loss()
-        with stop.heard_between_steps():
+        with stop.heard_between_steps(), self.engine.ready():
             self._train(stop, on_rows)
         self.progress.end()
         self._take_best()

@@ -8,8 +8,9 @@ from peft import LoraConfig
 from peft.tuners.lora import Linear as PeftLinear
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from tunesmith.models.fused import quicken
+from tunesmith.models.fused import quicken, turned_weights
 from tunesmith.models.fused_together import lay_together, together
 
 INPUTS, OUTPUTS = 24, (40, 8, 16)
@@ -37,10 +38,11 @@ def plain_base(layer):
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("ranks", [(8, 8, 8), (8, 0, 4), (0, 0, 0)], ids=str)
 @pytest.mark.parametrize("rows", [(2, 5), (4, 20)], ids=str)
-def test_outputs_and_gradients_are_those_of_each(ranks, bias, rows):
+@pytest.mark.parametrize("is_turned", [False, True], ids=["rows", "turned"])
+def test_outputs_and_gradients_are_those_of_each(ranks, bias, rows, is_turned):
     apart = layers(ranks=ranks, bias=bias)
     joint = copy.deepcopy(apart)
-    lay_together(joint)
+    lay_together(joint, is_turned=is_turned)
     x_NI = torch.randn(*rows, INPUTS, dtype=torch.float64, requires_grad=True)
     d_NO = torch.randn(*rows, sum(OUTPUTS), dtype=torch.float64)
     other_NI = x_NI.detach().clone().requires_grad_()
@@ -69,6 +71,51 @@ def test_weights_keep_their_objects_numbers_and_file(tmp_path):
     assert all(torch.equal(numbers[name], weight) for name, weight in stored.items())
     lay_together(made)
     assert {plain_base(layer).weight.untyped_storage()._cdata for layer in made} == storages
+
+
+def test_turned_weights_keep_objects_and_numbers_and_lie_as_before_afterwards():
+    made = layers(bias=True)
+    lay_together(made)
+    before, numbers = dict(made.named_parameters()), copy.deepcopy(made.state_dict())
+    lay_together(made, is_turned=True)
+    assert all(before[name] is weight for name, weight in made.named_parameters())
+    assert [plain_base(layer).weight.stride() for layer in made] == [(1, sum(OUTPUTS))] * 3
+    lay_together(made)
+    for name, weight in made.state_dict().items():
+        assert weight.is_contiguous()
+        assert torch.equal(numbers[name], weight)
+
+
+def test_turned_weights_give_each_layer_alone_what_it_gave():
+    made, x_NI = layers(dtype=torch.float32), torch.randn(64, INPUTS)
+    wanted = [layer(x_NI) for layer in made]
+    lay_together(made, is_turned=True)
+    for layer, expected in zip(made, wanted, strict=True):
+        torch.testing.assert_close(layer(x_NI), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_lies_turned_only_within_and_also_after_an_error():
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            vocab_size=50,
+        )
+    ).requires_grad_(False)
+    quicken(model)
+    block = model.model.layers[0]
+    laid = [block.self_attn.q_proj, block.self_attn.v_proj, block.mlp.up_proj]
+    ids_BT = torch.arange(20).unsqueeze(0)
+    wanted = model(ids_BT).logits
+    with pytest.raises(KeyError), turned_weights(model):
+        assert not any(layer.weight.is_contiguous() for layer in laid)
+        torch.testing.assert_close(model(ids_BT).logits, wanted, atol=1e-5, rtol=1e-5)
+        raise KeyError
+    assert all(layer.weight.is_contiguous() for layer in laid)
+    assert torch.equal(model(ids_BT).logits, wanted)
 
 
 def test_a_weight_written_in_place_counts():
