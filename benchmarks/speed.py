@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from faker import Faker
 from peers import task
-from speed_page import MOST_LOSS_GAP, OURS, Outcome, Point, loss_gap, page
+from speed_page import MOST_LOSS_GAP, OURS, SHORT, Outcome, Point, loss_gap, page
 
 from tunesmith.models.find import find_model
 
@@ -56,6 +56,7 @@ CONTESTANTS = (
     Contestant("ours", None, "speed_ours", ("0",)),
     Contestant("products alone", None, "speed_bound"),
     Contestant("ours, dropout 0.05", None, "speed_ours", (str(task.USUAL_DROPOUT),)),
+    Contestant(SHORT, None, "speed_ours", ("0", "bfloat16")),
     Contestant("TRL, same", "trl", "peers.trl", ("same",)),
     Contestant("TRL, tuned", "trl", "peers.trl", ("tuned",)),
     Contestant("TRL, guide", "trl", "peers.trl", ("guide",)),

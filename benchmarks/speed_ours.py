@@ -1,4 +1,4 @@
-"""Our own run on the task, as `tunesmith train` makes it: `python -m speed_ours MODEL WORK DROPOUT`.
+"""Our own run on the task, as `tunesmith train` makes it: `python -m speed_ours MODEL WORK DROPOUT [DTYPE]`.
 
 Leaves for the others what they need to learn the same: token ids, order, initial adapter weights.
 """
@@ -29,11 +29,13 @@ from tunesmith.training.ranks import this_process
 LIBRARIES = ("tunesmith", "transformers", "peft", "accelerate", "torch")
 
 
-def configuration(model: str, data: Path, *, dropout: float = 0.0, **training: Any) -> RunConfig:
+def configuration(
+    model: str, data: Path, *, dropout: float = 0.0, dtype: str = "float32", **training: Any
+) -> RunConfig:
     """The task as our configuration; nothing is held out."""
     return RunConfig.model_validate(
         {
-            "model": {"name": model, "device": "cpu"},
+            "model": {"name": model, "device": "cpu", "dtype": dtype},
             "data": {
                 "path": str(data),
                 "max_length": task.MAX_LENGTH,
@@ -72,7 +74,7 @@ def train(
         data: its rows.
         on_ready: gets the prepared model before the first step.
     """
-    hardware = choose_hardware(device="cpu")
+    hardware = choose_hardware(device="cpu", dtype=config.model.dtype)
     launch = pipeline.plan(config, source, hardware, data, this_process())
     if launch.is_heap_small:
         keep_heap_small()
@@ -125,14 +127,22 @@ class ComputedTokens:
 
 
 def main() -> None:
-    """Train and tell."""
+    """Train and tell.
+
+    Raises:
+        SystemExit: if bfloat16 is asked for where it would be emulated.
+    """
     model, work, dropout = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
-    config, source = configuration(model, work / task.ROWS, dropout=dropout), find_model(model)
+    dtype = sys.argv[4] if len(sys.argv) > 4 else "float32"
+    if dtype == "bfloat16" and not torch.cpu._is_avx512_bf16_supported():
+        raise SystemExit("this processor does not multiply in bfloat16")
+    config, source = configuration(model, work / task.ROWS, dropout=dropout, dtype=dtype), find_model(model)
     _, data = pipeline.read_data(config, source, Silent())
     computed = ComputedTokens()
 
     def leave(ready: Any) -> None:
-        ready.save_pretrained(str(work / task.ADAPTER))
+        if dtype == "float32":
+            ready.save_pretrained(str(work / task.ADAPTER))
         (work / task.SAME_ROWS).write_text(json.dumps(same_rows(data.train)), encoding="utf-8")
         ready.get_input_embeddings().register_forward_pre_hook(computed)
 

@@ -15,7 +15,7 @@ def measured(task, *, rate, losses=(2.0, 1.5), peak=2e9, computed=1_250):
 def outcomes(bench, rates, **losses):
     """One round: a rate by name; None where a contestant failed."""
     task, page = bench("peers.task"), bench("speed_page")
-    names = {"ours": "ours", "same": page.SAME, "bound": page.BOUND, "gone": "LitGPT"}
+    names = {"ours": "ours", "same": page.SAME, "short": page.SHORT, "bound": page.BOUND, "gone": "LitGPT"}
     return [
         page.Outcome(names[key], None, "no such wheel")
         if rate is None
@@ -107,6 +107,10 @@ def test_page_says_ratio_tokens_bound_and_who_is_missing(bench):
     assert "reaches 75 % of that" in text
     assert "| rows in a step | 4 | 512 | 1.25 | 410 | 2.5 |" in text
     assert "Left out: LitGPT: no such wheel" in text
+    assert "With bfloat16" not in text
+    told = [("ours", 300), ("short", 400), ("ours", 300), ("same", 100), ("ours", 300)]
+    text = page.page([turns(bench, *told)], [], rows="16 made rows", threads=2)
+    assert "With bfloat16 a step's loss differs from ours in float32 by at most 0.0e+00." in text
 
 
 def test_largest_gap_between_losses_counts(bench):
@@ -114,6 +118,9 @@ def test_largest_gap_between_losses_counts(bench):
     near = outcomes(bench, {"ours": 3, "same": 1}, ours=(2.0, 1.5), same=(2.0002, 1.4995))
     assert page.loss_gap(near) == pytest.approx(0.0005)
     assert page.loss_gap(outcomes(bench, {"ours": 3, "gone": None})) is None
+    far = outcomes(bench, {"ours": 3, "short": 5}, ours=(2.0, 1.5), short=(2.003, 1.499))
+    assert page.loss_gap(far) is None
+    assert page.loss_gap(far, name=page.SHORT) == pytest.approx(0.003)
     with pytest.raises(ValueError, match="shorter"):
         page.loss_gap(outcomes(bench, {"ours": 3, "same": 1}, same=(2.0,)))
 
