@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import torch
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -69,9 +70,10 @@ def quicken(model: nn.Module) -> tuple[str, ...]:
 def turned_weights(model: nn.Module) -> Iterator[None]:
     """Meanwhile the frozen weights of layers that see the same input lie as their products are fastest.
 
-    Not around what saves, shards or merges the model. Nothing changes but the speed and the rounding.
+    Not around what saves, shards or merges the model. Nothing changes but the speed and the rounding. Layers
+    that are asked one by one stay as they are: alone, they are slower so.
     """
-    groups = list(_of_same_input(model))
+    groups = [layers for layers in _of_same_input(model) if _stays_one(layers)]
     try:
         for layers in groups:
             lay_together(layers, is_turned=True)
@@ -79,6 +81,15 @@ def turned_weights(model: nn.Module) -> Iterator[None]:
     finally:
         for layers in groups:
             lay_together(layers)
+
+
+def _stays_one(layers: list[nn.Module]) -> bool:
+    """Whether one product computes `layers` in training too: in float32, and without dropout."""
+    parts = [part for layer in layers for part in layer.modules()]
+    drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in parts)
+    return not drops and all(
+        weight.dtype == torch.float32 for part in parts for weight in part.parameters(recurse=False)
+    )
 
 
 def _of_same_input(model: nn.Module) -> Iterator[list[nn.Module]]:

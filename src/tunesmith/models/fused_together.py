@@ -98,7 +98,7 @@ def _lay(weights: Sequence[Tensor], *, is_turned: bool) -> None:
     lengths = [len(weight) for weight in weights]
     with torch.no_grad():
         whole = torch.cat(list(weights))
-        whole = whole.t().contiguous().t() if is_turned else whole.contiguous()
+        whole = whole.t().contiguous().t() if is_turned else whole
     for weight, part in zip(weights, whole.split(lengths), strict=True):
         weight.data = part
 
