@@ -71,7 +71,7 @@ def turned_weights(model: nn.Module) -> Iterator[None]:
     """Meanwhile the frozen weights of layers that see the same input lie as their products are fastest.
 
     Not around what saves, shards or merges the model. Nothing changes but the speed and the rounding. Layers
-    that are asked one by one stay as they are: alone, they are slower so.
+    that are asked one by one stay as they are: oneDNN takes their weights only without gaps.
     """
     groups = [layers for layers in _of_same_input(model) if _stays_one(layers)]
     try:
