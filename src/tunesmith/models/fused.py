@@ -85,11 +85,9 @@ def turned_weights(model: nn.Module) -> Iterator[None]:
 
 def _stays_one(layers: list[nn.Module]) -> bool:
     """Whether one product computes `layers` in training too: in float32, and without dropout."""
-    parts = [part for layer in layers for part in layer.modules()]
-    drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in parts)
-    return not drops and all(
-        weight.dtype == torch.float32 for part in parts for weight in part.parameters(recurse=False)
-    )
+    group = nn.ModuleList(layers)
+    drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in group.modules())
+    return not drops and all(weight.dtype == torch.float32 for weight in group.parameters())
 
 
 def _of_same_input(model: nn.Module) -> Iterator[list[nn.Module]]:

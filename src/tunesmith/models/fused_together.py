@@ -26,9 +26,9 @@ def lay_together(layers: Sequence[nn.Module], *, is_turned: bool = False) -> Non
 
     Args:
         layers: that see the same input.
-        is_turned: the weights lie input by input, (I, O), for which a product with more than a few rows is
-            faster. Each parameter is then a view with strides, which neither a file nor sharding takes: for
-            a while only, and called again without it.
+        is_turned: the weights lie input by output, (I, O), from which a product of many rows is faster. Each
+            parameter is then a view with strides, which neither a file nor sharding takes: for a while only,
+            and called again without it.
     """
     bases = [_base(layer) for layer in layers]
     still = [base for base in bases if base is not None and _is_still(base)]

@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as PeftLinear
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from tiny import tiny_model
 from tunesmith.models.fused import quicken, turned_weights
 from tunesmith.models.fused_together import lay_together, together
 
@@ -94,19 +94,6 @@ def test_turned_weights_give_each_layer_alone_what_it_gave():
         torch.testing.assert_close(layer(x_NI), expected, atol=1e-5, rtol=1e-5)
 
 
-def frozen_llama():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        vocab_size=50,
-    )
-    return LlamaForCausalLM(config).requires_grad_(False)
-
-
 def laid(model):
     block = model.get_submodule("model.layers.0")
     return [
@@ -115,7 +102,7 @@ def laid(model):
 
 
 def test_a_model_lies_turned_only_within_and_also_after_an_error():
-    model, ids_BT = frozen_llama(), torch.arange(20).unsqueeze(0)
+    model, ids_BT = tiny_model().requires_grad_(False), torch.arange(20).unsqueeze(0)
     quicken(model)
     wanted = model(ids_BT).logits
     with pytest.raises(KeyError), turned_weights(model):
@@ -129,7 +116,7 @@ def test_a_model_lies_turned_only_within_and_also_after_an_error():
 @pytest.mark.parametrize(("dropout", "dtype"), [(0.1, torch.float32), (0.0, torch.bfloat16)], ids=str)
 def test_layers_that_are_asked_one_by_one_are_not_turned(dropout, dtype):
     asked = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=dropout)
-    model = get_peft_model(frozen_llama().to(dtype), asked).get_base_model()
+    model = get_peft_model(tiny_model().requires_grad_(False).to(dtype), asked).get_base_model()
     quicken(model)
     with turned_weights(model):
         assert all(layer.weight.is_contiguous() for layer in laid(model))
