@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith.models.fused_lora import QuickLora
 from tunesmith.models.fused_mlp import QuickJointMlp, QuickMlp
 from tunesmith.models.fused_norm import QuickNorm
-from tunesmith.models.fused_product import QuickConv1D, QuickLinear
+from tunesmith.models.fused_product import PREFERS_ONEDNN, QuickConv1D, QuickLinear
 from tunesmith.models.fused_rotary import QuickAttention
 from tunesmith.models.fused_together import lay_together
 
@@ -71,9 +71,10 @@ def turned_weights(model: nn.Module) -> Iterator[None]:
     """Meanwhile the frozen weights of layers that see the same input lie as their products are fastest.
 
     Not around what saves, shards or merges the model. Nothing changes but the speed and the rounding. Layers
-    that are asked one by one stay as they are: oneDNN takes their weights only without gaps.
+    that are asked one by one stay as they are: oneDNN takes their weights only without gaps. So do all where
+    MKL multiplies, which is as fast either way.
     """
-    groups = [layers for layers in _of_same_input(model) if _stays_one(layers)]
+    groups = [layers for layers in _of_same_input(model) if PREFERS_ONEDNN and _stays_one(layers)]
     try:
         for layers in groups:
             lay_together(layers, is_turned=True)

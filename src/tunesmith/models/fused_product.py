@@ -2,10 +2,11 @@
 
 `torch.nn.functional.linear` computes float32 with MKL, which uses the widest vectors of an Intel processor
 alone. oneDNN uses them on every x86 processor, and with plain tensors of rows and columns: no packed copy
-of a weight is kept. Measured on 220 to 4096 rows: on an AMD EPYC of family 26 with AVX-512, one thread,
-115 GFLOP/s with MKL, 255 with oneDNN; on one of family 25 without AVX-512, two threads, 180 with MKL and
-150 with oneDNN, 85 over all products of a step. So the processor's vectors decide, and no timing: a run that
-goes on elsewhere in the same machine must round alike. Both round to float32, in another order.
+of a weight is kept. Measured with two threads on 160 to 4096 rows, MKL against oneDNN, in GFLOP/s: AMD EPYC
+of family 26 with AVX-512 237 and 472, of family 25 without AVX-512 180 and 150, Intel Xeon with AMX 317 and
+296 at its best, a whole step 9 % faster with MKL. So the processor's maker and vectors decide, and no
+timing: a run that goes on elsewhere in the same machine must round alike. Both round to float32, in another
+order.
 
 Shapes: N rows (B and T together or apart), I inputs, O outputs.
 """
@@ -20,10 +21,12 @@ from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 from transformers.pytorch_utils import Conv1D
 
+from tunesmith.hardware import is_intel
+
 # Below this the preparation of a call costs more than the product; generation of one row stays with MKL.
 LEAST_ROWS = 16
 HAS_ONEDNN = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
-PREFERS_ONEDNN = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512"
+PREFERS_ONEDNN = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel()
 
 
 def product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """The watch beside a run: hears every line, tells each ailment once, and neither fails nor slows a run."""
 
-import time
+import sys
+from collections import Counter
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -168,12 +169,18 @@ def test_a_diagnosis_that_fails_at_the_end_is_on_record_and_costs_no_run(rules, 
 
 
 @pytest.mark.skipif(not RULES, reason="there is no rule yet")
-def test_watching_a_thousand_steps_costs_less_than_a_millisecond_each():
+def test_watching_a_thousand_steps_costs_two_thousand_calls_each():
     looking = watch(total_steps=1000, steps_per_epoch=100)
     lines = [
         line(s, 1 + 1 / s, learning_rate=1e-4, grad_norm=1.0, tokens_per_second=9.0) for s in range(1, 1001)
     ]
-    started = time.process_time()
-    for each in lines:
-        looking.look(each)
-    assert (time.process_time() - started) / len(lines) < 1e-3
+    calls = Counter()
+    before = sys.getprofile()
+    sys.setprofile(lambda _, event, __: calls.update([event]))
+    try:
+        for each in lines:
+            looking.look(each)
+    finally:
+        sys.setprofile(before)
+    # Counted, not timed, so that a busy machine changes nothing: 1,200 took 0.3 ms.
+    assert calls["call"] + calls["c_call"] < 2000 * len(lines)

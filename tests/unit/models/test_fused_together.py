@@ -101,6 +101,13 @@ def laid(model):
     ]
 
 
+@pytest.fixture
+def by_onednn(monkeypatch):
+    """As on a processor on which oneDNN is the faster; the products themselves are those of this one."""
+    monkeypatch.setattr("tunesmith.models.fused.PREFERS_ONEDNN", True)
+
+
+@pytest.mark.usefixtures("by_onednn")
 def test_a_model_lies_turned_only_within_and_also_after_an_error():
     model, ids_BT = tiny_model().requires_grad_(False), torch.arange(20).unsqueeze(0)
     quicken(model)
@@ -113,6 +120,15 @@ def test_a_model_lies_turned_only_within_and_also_after_an_error():
     assert torch.equal(model(ids_BT).logits, wanted)
 
 
+def test_where_mkl_multiplies_nothing_is_turned(monkeypatch):
+    monkeypatch.setattr("tunesmith.models.fused.PREFERS_ONEDNN", False)
+    model = tiny_model().requires_grad_(False)
+    quicken(model)
+    with turned_weights(model):
+        assert all(layer.weight.is_contiguous() for layer in laid(model))
+
+
+@pytest.mark.usefixtures("by_onednn")
 @pytest.mark.parametrize(("dropout", "dtype"), [(0.1, torch.float32), (0.0, torch.bfloat16)], ids=str)
 def test_layers_that_are_asked_one_by_one_are_not_turned(dropout, dtype):
     asked = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=dropout)
