@@ -15,7 +15,7 @@ from tunesmith.config import RunConfig
 PACKAGE = Path(tunesmith.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
-    {"errors"},
+    {"errors", "processor"},
     {"config", "run_lock"},
     {"resolve", "runs", "hardware", "progress", "tools"},
     {"data", "models"},

@@ -1,7 +1,6 @@
 """The machine: device and number type, chosen and explained. Knows nothing of models."""
 
 import os
-import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from tunesmith.errors import ConfigError
 
 CGROUP = Path("/sys/fs/cgroup")
-CPU_INFO = Path("/proc/cpuinfo")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -95,14 +93,6 @@ def free_memory_bytes(device: str) -> int:
     available = int(psutil.virtual_memory().available)
     limit, used = (_number(CGROUP / name) for name in ("memory.max", "memory.current"))
     return available if limit is None else min(available, max(0, limit - (used or 0)))
-
-
-def is_intel() -> bool:
-    """Whether the processor is one of Intel's; libraries of its maker use its widest vectors on no other."""
-    if sys.platform == "darwin":
-        return platform.machine() == "x86_64"
-    told = CPU_INFO.read_text(encoding="utf-8", errors="replace") if CPU_INFO.is_file() else ""
-    return "GenuineIntel" in (told or platform.processor())
 
 
 def _number(path: Path) -> int | None:

@@ -12,7 +12,6 @@ from tunesmith.hardware import (
     choose_hardware,
     describe_device,
     free_memory_bytes,
-    is_intel,
     peak_memory_bytes,
 )
 
@@ -100,24 +99,3 @@ def test_peak_memory_is_this_process_own_and_not_that_of_its_parent():
     code = "from tunesmith.hardware import peak_memory_bytes; print(peak_memory_bytes('cpu'))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(child.stdout) < peak_memory_bytes("cpu") - 0.5 * held.nbytes
-
-
-@pytest.mark.parametrize(
-    ("system", "machine", "told", "named", "expected"),
-    [
-        ("linux", "x86_64", "processor : 0\nvendor_id\t: GenuineIntel\n", "", True),
-        ("linux", "x86_64", "processor : 0\nvendor_id\t: AuthenticAMD\n", "", False),
-        ("win32", "AMD64", None, "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", True),
-        ("win32", "AMD64", None, "AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD", False),
-        ("darwin", "x86_64", None, "i386", True),
-        ("darwin", "arm64", None, "arm", False),
-    ],
-)
-def test_the_maker_of_the_processor(monkeypatch, tmp_path, system, machine, told, named, expected):
-    if told is not None:
-        (tmp_path / "cpuinfo").write_text(told)
-    monkeypatch.setattr("tunesmith.hardware.CPU_INFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr("sys.platform", system)
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr("platform.processor", lambda: named)
-    assert is_intel() is expected

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import register_flop_formula
 from transformers.pytorch_utils import Conv1D
 
-from tunesmith.hardware import is_intel
+from tunesmith.processor import is_intel
 
 # Below this the preparation of a call costs more than the product; generation of one row stays with MKL.
 LEAST_ROWS = 16
