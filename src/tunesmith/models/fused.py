@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith.models.fused_lora import QuickLora
 from tunesmith.models.fused_mlp import QuickJointMlp, QuickMlp
 from tunesmith.models.fused_norm import QuickNorm
-from tunesmith.models.fused_product import PREFERS_ONEDNN, QuickConv1D, QuickLinear
+from tunesmith.models.fused_product import PREFERS_ONEDNN, QuickConv1D, QuickEmbedding, QuickLinear
 from tunesmith.models.fused_rotary import QuickAttention
 from tunesmith.models.fused_together import lay_together
 
@@ -48,7 +48,8 @@ def quicken(model: nn.Module) -> tuple[str, ...]:
     The output layer stays what it is: the loss computes its part from the weight.
 
     Call it when a method has prepared the model and before `enable_checkpointing`. Results differ by the
-    rounding of float32; in other types than float32 most layers compute as before.
+    rounding of float32. Under autocast on a CPU the products alone are computed in its type, and all states
+    are float32; with weights of other types and no autocast most layers compute as before.
 
     Returns:
         Class names of norms, feed-forward blocks and adapted layers that stay as they are, sorted.
@@ -63,6 +64,9 @@ def quicken(model: nn.Module) -> tuple[str, ...]:
             left.add(type(module).__name__)
     for layers in _of_same_input(model):
         lay_together(layers)
+    if _takes_float32(model, head):
+        for module in model.modules():
+            module.__class__ = QuickEmbedding if type(module) is nn.Embedding else type(module)
     return tuple(sorted(left))
 
 
@@ -85,10 +89,22 @@ def turned_weights(model: nn.Module) -> Iterator[None]:
 
 
 def _stays_one(layers: list[nn.Module]) -> bool:
-    """Whether one product computes `layers` in training too: in float32, and without dropout."""
+    """Whether one product of float32 weights computes `layers` in training too, which dropout prevents."""
     group = nn.ModuleList(layers)
     drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in group.modules())
     return not drops and all(weight.dtype == torch.float32 for weight in group.parameters())
+
+
+def _takes_float32(model: nn.Module, head: nn.Module | None) -> bool:
+    """Whether each norm and linear layer takes float32 states, whatever the type of its weights."""
+    for module in model.modules():
+        is_norm, is_linear = type(module).__name__.endswith("Norm"), isinstance(module, nn.Linear | Conv1D)
+        if module is not head and (
+            (is_norm and not isinstance(module, QuickNorm))
+            or (is_linear and not isinstance(module, QuickLinear | QuickConv1D))
+        ):
+            return False
+    return True
 
 
 def _of_same_input(model: nn.Module) -> Iterator[list[nn.Module]]:

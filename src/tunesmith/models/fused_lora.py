@@ -15,7 +15,14 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tunesmith.models.fused_product import QuickLinear, added_product, is_hooked, product, product_over_rows
+from tunesmith.models.fused_product import (
+    QuickLinear,
+    added_product,
+    is_hooked,
+    product,
+    product_over_rows,
+    short_type,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +67,12 @@ class QuickLora(PeftLinear):
 
     def _is_plain(self, name: str, x: Tensor) -> bool:
         parts = (self.base_layer, self.lora_A[name], self.lora_B[name])
+        is_cast = torch.is_autocast_enabled(x.device.type)
+        fits = all(part.weight.dtype == x.dtype for part in parts) and not is_cast
         return (
             type(self.base_layer) is QuickLinear
-            and all(part.weight.dtype == x.dtype for part in parts)
+            and (fits or short_type(x) is not None)
             and not self.lora_bias[name]
-            and not torch.is_autocast_enabled(x.device.type)
             # A hook, as ZeRO sets them to gather a weight, must run.
             and not any(map(is_hooked, parts))
             and isinstance(self.lora_dropout[name], nn.Identity | nn.Dropout)
@@ -104,7 +112,9 @@ def beside(
     x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, low: LowRank, kept_NI: Tensor | None = None
 ) -> Tensor:
     """A linear layer's output with its adapter's, (..., O); the adapter sees what `kept_NI` lets through."""
-    result: Tensor = _Beside.apply(x_NI, weight_OI, bias_O, low.down_RI, low.up_OR, low.scaling, kept_NI)
+    result: Tensor = _Beside.apply(
+        x_NI, weight_OI, bias_O, low.down_RI, low.up_OR, low.scaling, kept_NI, short_type(x_NI)
+    )
     return result
 
 
@@ -119,36 +129,40 @@ class _Beside(torch.autograd.Function):
         up_OR: Tensor,
         scaling: float,
         kept_NI: Tensor | None,
+        short: torch.dtype | None,
     ) -> Tensor:
+        x_NI = x_NI if short is None else x_NI.to(short)
         seen_NI = _seen(x_NI, kept_NI)
-        inner_NR = product(seen_NI, down_RI)
-        y_NO = product(x_NI, weight_OI, bias_O)
-        y_NO = added_product(y_NO, inner_NR, up_OR * scaling)
+        inner_NR = product(seen_NI, down_RI, short=short)
+        y_NO = product(x_NI, weight_OI, bias_O, short=short)
+        y_NO = added_product(y_NO, inner_NR, up_OR * scaling, short=short)
         ctx.save_for_backward(x_NI, weight_OI, down_RI, up_OR, inner_NR, kept_NI)
-        ctx.scaling = scaling
+        ctx.scaling, ctx.short = scaling, short
         return y_NO
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_NO: Tensor) -> tuple[Tensor | None, ...]:
         x_NI, weight_OI, down_RI, up_OR, inner_NR, kept_NI = ctx.saved_tensors
-        asks_x, asks_weight, asks_bias, asks_down, asks_up, _, _ = ctx.needs_input_grad
-        d_inner_NR = product(d_NO, up_OR.t()).mul_(ctx.scaling)
-        d_up_RO = product_over_rows(inner_NR, d_NO).mul_(ctx.scaling) if asks_up else None
+        asks_x, asks_weight, asks_bias, asks_down, asks_up, *_ = ctx.needs_input_grad
+        short = ctx.short
+        d_bias_O = d_NO.flatten(0, -2).sum(0) if asks_bias else None
+        d_NO = d_NO if short is None else d_NO.to(short)
+        d_inner_NR = product(d_NO, up_OR.t(), short=short).mul_(ctx.scaling)
+        d_up_RO = product_over_rows(inner_NR, d_NO, short=short).mul_(ctx.scaling) if asks_up else None
         d_down_RI = None
         if asks_down:
-            d_down_RI = product_over_rows(d_inner_NR, _seen(x_NI, kept_NI))
+            d_down_RI = product_over_rows(d_inner_NR, _seen(x_NI, kept_NI), short=short)
         d_x_NI = None
         if asks_x:
-            d_x_NI = product(d_NO, weight_OI.t())
+            d_x_NI = product(d_NO, weight_OI.t(), short=short)
             if kept_NI is None:
-                d_x_NI = added_product(d_x_NI, d_inner_NR, down_RI.t())
+                d_x_NI = added_product(d_x_NI, d_inner_NR, down_RI.t(), short=short)
             else:
-                d_x_NI.add_(_seen(product(d_inner_NR, down_RI.t()), kept_NI))
-        d_weight_OI = product_over_rows(d_NO, x_NI) if asks_weight else None
-        d_bias_O = d_NO.flatten(0, -2).sum(0) if asks_bias else None
+                d_x_NI.add_(_seen(product(d_inner_NR, down_RI.t(), short=short), kept_NI))
+        d_weight_OI = product_over_rows(d_NO, x_NI, short=short) if asks_weight else None
         d_up_OR = None if d_up_RO is None else d_up_RO.t()
-        return d_x_NI, d_weight_OI, d_bias_O, d_down_RI, d_up_OR, None, None
+        return d_x_NI, d_weight_OI, d_bias_O, d_down_RI, d_up_OR, None, None, None
 
 
 def _seen(x_NI: Tensor, kept_NI: Tensor | None) -> Tensor:

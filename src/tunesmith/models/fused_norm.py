@@ -15,13 +15,13 @@ from torch.autograd.function import once_differentiable
 class QuickNorm(nn.Module):
     """For a norm with `weight` and `variance_epsilon`; set before the norm's own class.
 
-    The models compute it in float32 whatever they are given, so all other types are left to them.
+    The models compute it in float32 whatever they are given, so states of other types are left to them.
     """
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """The normed states, (B, T, D)."""
         norm: Any = self
-        if not hidden_states.dtype == norm.weight.dtype == torch.float32:
+        if hidden_states.dtype != torch.float32 or norm.weight.dtype == torch.float64:
             result: Tensor = super().forward(hidden_states)
             return result
         result = _Norm.apply(hidden_states, norm.weight, norm.variance_epsilon)
