@@ -12,6 +12,9 @@ Shapes: N rows (B and T together or apart), I inputs, O outputs.
 """
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -26,6 +29,7 @@ from tunesmith.processor import is_intel
 # Below this the preparation of a call costs more than the product; generation of one row stays with MKL.
 LEAST_ROWS = 16
 HAS_ONEDNN = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
+_STANDS_FOR: ContextVar[str] = ContextVar("_STANDS_FOR", default="cpu")
 PREFERS_ONEDNN = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel()
 
 
@@ -35,9 +39,22 @@ def short_type(x_NI: Tensor) -> torch.dtype | None:
     A product is computed in it and its result is float32 again, as is all that is computed between products:
     so roundings do not add up from layer to layer. States of a shorter type stay what autocast makes of them.
     """
-    if x_NI.device.type != "cpu" or x_NI.dtype != torch.float32 or not torch.is_autocast_enabled("cpu"):
-        return None
-    return torch.get_autocast_dtype("cpu")
+    return torch.get_autocast_dtype("cpu") if x_NI.dtype == torch.float32 and _is_cast(x_NI) else None
+
+
+@contextmanager
+def standing_for(device: str) -> Iterator[None]:
+    """Within, the CPU stands for `device`: what its autocast does there is left to it."""
+    before = _STANDS_FOR.set(device)
+    try:
+        yield
+    finally:
+        _STANDS_FOR.reset(before)
+
+
+def _is_cast(states: Tensor) -> bool:
+    """Whether they are on a CPU, and autocast is at work there."""
+    return states.device.type == _STANDS_FOR.get() == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 def product(
@@ -110,7 +127,7 @@ class QuickEmbedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """The embedded tokens, shape (..., D)."""
         states = super().forward(input)
-        return states.float() if torch.is_autocast_enabled("cpu") and states.device.type == "cpu" else states
+        return states.float() if _is_cast(states) else states
 
 
 class _Linear(torch.autograd.Function):

@@ -18,6 +18,7 @@ from tunesmith.config import MethodConfig
 from tunesmith.hardware import DTYPES
 from tunesmith.methods import METHODS
 from tunesmith.models.checkpointing import enable_checkpointing
+from tunesmith.models.fused_product import standing_for
 from tunesmith.planning.beside import heap_bytes, runtime_bytes
 from tunesmith.planning.counting import LiveBytes
 from tunesmith.planning.optimizer_states import states_bytes, step_bytes
@@ -169,7 +170,7 @@ def _rehearse_once(setup: Setup, layers: int) -> Figures:
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sizes = [parameter.numel() for parameter in learning]
     states = states_bytes(sizes, optim=setup.optim, number_bytes=learning[0].element_size())
-    with FakeTensorMode(), LiveBytes(chosen=setup.scored_tokens) as count:
+    with FakeTensorMode(), standing_for(setup.device), LiveBytes(chosen=setup.scored_tokens) as count:
         keep = make_fake(model)
         added = count.live_bytes - whole
         batch = Batch(setup.rows, setup.length_tokens, setup.scored_tokens, is_mixed=_is_mixed(setup))

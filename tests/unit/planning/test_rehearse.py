@@ -213,6 +213,20 @@ def test_a_gpu_holds_no_runtime_and_no_paged_states():
     assert memory.gradients_bytes == 4 * memory.trainable_parameters
 
 
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_a_cpu_does_in_bfloat16_is_in_no_plan_for_a_gpu(method, is_checkpointed, monkeypatch):
+    there, here = (
+        setup(method=method, device=device, dtype="bfloat16", is_checkpointed=is_checkpointed)
+        for device in ("cuda", "cpu")
+    )
+    planned, planned_here = rehearse(there), rehearse(here)
+    monkeypatch.setattr("tunesmith.models.fused_product._is_cast", lambda states: False)
+    assert rehearse(there) == planned
+    # States are float32 on a CPU.
+    assert dynamic(rehearse(here)) < dynamic(planned_here)
+
+
 def test_weights_that_learn_in_16_bit_take_half_of_everything():
     masters, short = (
         rehearse(setup(method="full", device="cuda", dtype=dtype)) for dtype in ("float32", "bfloat16")
