@@ -65,10 +65,14 @@ def test_a_real_test_gives_a_rate_that_learns():
     assert found.rate <= found.steepest * 1.5 and found.rate <= found.lowest / 10 * 1.5
 
 
-def test_divergence_ends_a_test():
-    _, found = trial(learning_rate=0.5)
+def test_divergence_ends_a_test(monkeypatch):
+    # The loss of so small a model never rises to four times its lowest, whatever the rate.
+    monkeypatch.setattr("tunesmith.approaches.range_test.DIVERGED", 1.25)
+    _, found = trial(steps=96)
     assert found.is_diverged
-    assert len(found.rates) == len(found.shares) < 48
+    assert len(found.rates) == len(found.shares) < 96
+    assert found.smoothed[-1] > 1.25 * min(found.smoothed)
+    assert max(found.smoothed[:-1]) <= 1.25 * max(1, min(found.smoothed))
 
 
 def test_the_same_seed_gives_the_same_curve_and_another_one_another():
