@@ -66,7 +66,8 @@ def quicken(model: nn.Module) -> tuple[str, ...]:
         lay_together(layers)
     if _takes_float32(model, head):
         for module in model.modules():
-            module.__class__ = QuickEmbedding if type(module) is nn.Embedding else type(module)
+            if type(module) is nn.Embedding:
+                module.__class__ = QuickEmbedding
     return tuple(sorted(left))
 
 

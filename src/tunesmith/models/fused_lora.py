@@ -19,6 +19,7 @@ from tunesmith.models.fused_product import (
     QuickLinear,
     added_product,
     is_hooked,
+    is_left_to_autocast,
     product,
     product_over_rows,
     short_type,
@@ -67,11 +68,10 @@ class QuickLora(PeftLinear):
 
     def _is_plain(self, name: str, x: Tensor) -> bool:
         parts = (self.base_layer, self.lora_A[name], self.lora_B[name])
-        is_cast = torch.is_autocast_enabled(x.device.type)
-        fits = all(part.weight.dtype == x.dtype for part in parts) and not is_cast
         return (
             type(self.base_layer) is QuickLinear
-            and (fits or short_type(x) is not None)
+            and not is_left_to_autocast(x)
+            and (short_type(x) is not None or all(part.weight.dtype == x.dtype for part in parts))
             and not self.lora_bias[name]
             # A hook, as ZeRO sets them to gather a weight, must run.
             and not any(map(is_hooked, parts))

@@ -29,8 +29,8 @@ from tunesmith.processor import is_intel
 # Below this the preparation of a call costs more than the product; generation of one row stays with MKL.
 LEAST_ROWS = 16
 HAS_ONEDNN = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
-_STANDS_FOR: ContextVar[str] = ContextVar("_STANDS_FOR", default="cpu")
 PREFERS_ONEDNN = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() == "AVX512" and not is_intel()
+_STANDS_FOR: ContextVar[str] = ContextVar("_STANDS_FOR", default="cpu")
 
 
 def short_type(x_NI: Tensor) -> torch.dtype | None:
@@ -40,6 +40,11 @@ def short_type(x_NI: Tensor) -> torch.dtype | None:
     so roundings do not add up from layer to layer. States of a shorter type stay what autocast makes of them.
     """
     return torch.get_autocast_dtype("cpu") if x_NI.dtype == torch.float32 and _is_cast(x_NI) else None
+
+
+def is_left_to_autocast(x_NI: Tensor) -> bool:
+    """Whether autocast is at work and decides itself, so that no quick layer may."""
+    return torch.is_autocast_enabled(x_NI.device.type) and short_type(x_NI) is None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.models.fused_lora import LowRank, QuickLora, beside
-from tunesmith.models.fused_product import QuickLinear, is_hooked, linear, short_type
+from tunesmith.models.fused_product import QuickLinear, is_hooked, is_left_to_autocast, linear
 
 
 def lay_together(layers: Sequence[nn.Module], *, is_turned: bool = False) -> None:
@@ -47,8 +47,7 @@ def together(x_NI: Tensor, layers: Sequence[nn.Module]) -> Tensor | None:
     """
     found = [_parts(layer, x_NI) for layer in layers]
     parts = [each for each in found if each is not None]
-    is_cast = torch.is_autocast_enabled(x_NI.device.type) and short_type(x_NI) is None
-    if len(parts) < len(layers) or is_cast:
+    if len(parts) < len(layers) or is_left_to_autocast(x_NI):
         return None
     bases = [base for base, _ in parts]
     weight_OI = _joined([base.weight for base in bases])

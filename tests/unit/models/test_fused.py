@@ -227,6 +227,16 @@ def test_the_memory_plan_sees_the_same_work_and_types_on_fake_tensors():
     assert [weight.grad.shape for weight in learned] == [weight.shape for weight in learned]
 
 
+def test_autocast_keeps_the_types_of_the_plain_layers():
+    old = with_lora(tiny_model())
+    new = copy.deepcopy(old)
+    quicken(new)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        wanted, found = old(IDS).logits, new(IDS).logits
+    assert found.dtype == wanted.dtype
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
+
+
 def in_bfloat16(compute, *arguments, **named):
     """What `compute` gives as accelerate lets a model compute on a CPU."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
