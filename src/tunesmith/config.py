@@ -228,6 +228,9 @@ class EvaluationConfig(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Coverage of the intervals."""
 
+    elsewhere: Literal["measure", "skip"] = "measure"
+    """Whether the tuned model is worse beside its task: one pass of each model over some 10,000 tokens."""
+
 
 class RunConfig(Section):
     """Everything one run needs."""

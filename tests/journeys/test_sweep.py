@@ -117,12 +117,14 @@ def test_a_whole_sweep_leaves_trials_table_page_and_the_best_configuration(undis
         assert config.method.rank == trial["values"]["method.rank"]
         assert config.training.learning_rate == trial["values"]["training.learning_rate"]
         assert config.evaluation.generate_rows == 0
+        assert not (run.path / "elsewhere.json").exists()
     assert "trial 0: learning_rate 0.005, rank 4 (as given)" in err
     page = (folder / "sweep.html").read_text(encoding="utf-8")
     assert "<script" not in page and page.count("<figure") == 3
     best = resolve(folder / "best.yaml")
     assert best.config.training.learning_rate == trials[0]["values"]["training.learning_rate"]
     assert best.config.evaluation.generate_rows == 32
+    assert best.config.evaluation.elsewhere == "measure"
     assert best.origins["model.name"] == str(folder / "best.yaml")
 
 

@@ -59,6 +59,7 @@ KEYS = [
     "evaluation.per_device_eval_batch_size",
     "evaluation.bootstrap_resamples",
     "evaluation.confidence",
+    "evaluation.elsewhere",
 ]
 MOST_OPTIONS = 60
 MOST_FIELDS = 16
