@@ -19,7 +19,7 @@ from tunesmith.config import RunConfig
 from tunesmith.data.batches import windows
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.render import Rendered
-from tunesmith.hardware import choose_hardware, peak_memory_bytes
+from tunesmith.hardware import choose_hardware, multiplies_in_bfloat16, peak_memory_bytes
 from tunesmith.models.find import ModelSource, find_model
 from tunesmith.planning.heap import keep_heap_small
 from tunesmith.progress import Silent
@@ -134,7 +134,7 @@ def main() -> None:
     """
     model, work, dropout = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
     dtype = sys.argv[4] if len(sys.argv) > 4 else "float32"
-    if dtype == "bfloat16" and not torch.cpu._is_avx512_bf16_supported():
+    if dtype == "bfloat16" and not multiplies_in_bfloat16():
         raise SystemExit("this processor does not multiply in bfloat16")
     config, source = configuration(model, work / task.ROWS, dropout=dropout, dtype=dtype), find_model(model)
     _, data = pipeline.read_data(config, source, Silent())

@@ -142,18 +142,27 @@ def _names(rounds: Sequence[Sequence[Outcome]]) -> list[str]:
 
 
 def _table(rounds: Sequence[Sequence[Outcome]]) -> Iterator[str]:
-    yield "| program | tokens | computed | seconds | tokens/s | ours, times as fast | peak | of our peak |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    short = bool(ratios(rounds, SHORT))
+    faster = "ours, times as fast" + (" | in bfloat16" if short else "")
+    yield f"| program | tokens | computed | seconds | tokens/s | {faster} | peak | of our peak |"
+    yield "|---|" + "---:|" * (8 if short else 7)
     own_peak = max(found.peak_bytes for found in all_of(rounds, OURS))
     for name in _names(rounds):
         found = all_of(rounds, name)
         peak = max(found, key=lambda one: one.peak_bytes)
         faster = "" if name == OURS else spread(ratios(rounds, name))
+        if short:
+            faster += " | " + ("" if name in (OURS, SHORT) else f"{_in_short(rounds, name):.2f}")
         yield (
             f"| {name} | {found[0].tokens:,} | {found[0].computed_tokens:,} "
             f"| {median(one.seconds for one in found):.1f} | {spread([one.rate for one in found], 0)} "
             f"| {faster} | {gigabytes(peak)} | {peak.peak_bytes / own_peak:.1f} |"
         )
+
+
+def _in_short(rounds: Sequence[Sequence[Outcome]], name: str) -> float:
+    """How many times as fast as `name` ours is in bfloat16: both against ours in float32 beside them."""
+    return median(ratios(rounds, name)) / median(ratios(rounds, SHORT))
 
 
 def _bound(rounds: Sequence[Sequence[Outcome]]) -> Iterator[str]:
@@ -176,15 +185,16 @@ def _agreement(rounds: Sequence[Sequence[Outcome]]) -> Iterator[str]:
     gap = loss_gap(rounds[0])
     if gap is None:
         return
-    ours, same = (all_of(rounds, name)[0].losses for name in (OURS, SAME))
+    names = [name for name in (OURS, SAME, SHORT) if all_of(rounds, name)]
     yield "## The same losses"
     yield ""
-    yield f"| step | ours | {SAME} |"
-    yield "|---:|---:|---:|"
-    for step, (own, other) in enumerate(zip(ours, same, strict=True), start=1):
-        yield f"| {step} | {own:.6f} | {other:.6f} |"
+    yield f"| step | {' | '.join(names)} |"
+    yield "|---:|" + "---:|" * len(names)
+    by_step = zip(*(all_of(rounds, name)[0].losses for name in names), strict=True)
+    for step, losses in enumerate(by_step, start=1):
+        yield f"| {step} | {' | '.join(f'{loss:.6f}' for loss in losses)} |"
     yield ""
-    yield f"Largest difference {gap:.1e}; above {MOST_LOSS_GAP:g} this benchmark fails."
+    yield f"Largest difference {gap:.1e} to {SAME}; above {MOST_LOSS_GAP:g} this benchmark fails."
     short = loss_gap(rounds[0], name=SHORT)
     if short is not None:
         yield f"With bfloat16 a step's loss differs from ours in float32 by at most {short:.1e}."

@@ -19,7 +19,14 @@ without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA devi
 without_mps = pytest.mark.skipif(torch.backends.mps.is_available(), reason="an MPS device is here")
 
 
-def test_cpu_as_asked_computes_in_float32():
+@pytest.fixture
+def can_bfloat16(monkeypatch):
+    """Lets the processor multiply in bfloat16, or not."""
+    return lambda can: monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: can)
+
+
+def test_cpu_as_asked_computes_in_float32(can_bfloat16):
+    can_bfloat16(False)
     chosen = choose_hardware(device="cpu")
     threads = torch.get_num_threads()
     assert chosen == Hardware("cpu", "float32", f"float32 on cpu, {threads} threads (device as asked)")
@@ -33,12 +40,21 @@ def test_dtype_as_asked():
     assert chosen.reason.endswith("(device as asked and dtype as asked)")
 
 
+def test_cpu_that_multiplies_in_bfloat16_computes_in_float32_and_says_what_is_faster(can_bfloat16):
+    can_bfloat16(True)
+    chosen, told = choose_hardware(device="cpu"), "`--dtype bfloat16` takes less time here"
+    assert chosen.dtype == "float32"
+    assert f"(device as asked; {told}, and rounds more coarsely)" in chosen.reason
+    assert told not in choose_hardware(device="cpu", dtype="float32").reason
+
+
 @without_cuda
 @without_mps
-def test_auto_takes_the_cpu_where_nothing_is_faster():
+def test_auto_takes_the_cpu_where_nothing_is_faster(can_bfloat16):
+    can_bfloat16(False)
     chosen = choose_hardware()
     assert (chosen.device, chosen.dtype) == ("cpu", "float32")
-    assert chosen.reason.endswith("(the fastest safe choice here)")
+    assert chosen.reason.endswith("(the safe choice here)")
     assert choose_hardware(dtype="float32").reason.endswith("(dtype as asked)")
 
 

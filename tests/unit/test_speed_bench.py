@@ -107,10 +107,14 @@ def test_page_says_ratio_tokens_bound_and_who_is_missing(bench):
     assert "reaches 75 % of that" in text
     assert "| rows in a step | 4 | 512 | 1.25 | 410 | 2.5 |" in text
     assert "Left out: LitGPT: no such wheel" in text
-    assert "With bfloat16" not in text
+    assert "bfloat16" not in text
     told = [("ours", 300), ("short", 400), ("ours", 300), ("same", 100), ("ours", 300)]
     text = page.page([turns(bench, *told)], [], rows="16 made rows", threads=2)
     assert "With bfloat16 a step's loss differs from ours in float32 by at most 0.0e+00." in text
+    assert "| ours, bfloat16 | 1,000 | 1,250 | 2.5 | 400 | 0.75 |  | 2.0 GB | 1.0 |" in text
+    assert "| TRL, same | 1,000 | 1,250 | 10.0 | 100 | 3.00 | 4.00 | 2.0 GB | 1.0 |" in text
+    assert "| step | ours | TRL, same | ours, bfloat16 |" in text
+    assert "| 2 | 1.500000 | 1.500000 | 1.500000 |" in text
 
 
 def test_largest_gap_between_losses_counts(bench):

@@ -238,7 +238,7 @@ def _values(trial: Trial) -> dict[str, object]:
 
 
 def _config_of(trial: Trial, search: Search) -> Resolved:
-    """The trial's configuration. It measures the loss of its rows only, neither answers nor what is beside."""
+    """The trial's configuration. It measures the loss of its own rows only, and asks for no answers."""
     base, values = search.base, _values(trial)
     wanted = base if trial.number == 0 else trial_config(base, values, origin=f"sweep: trial {trial.number}")
     silent = wanted.config.evaluation.model_copy(update={"generate_rows": 0, "elsewhere": "skip"})
