@@ -7,6 +7,6 @@ if __name__ == "__main__":  # worker processes import this module under another 
     # Python looks for modules in the working folder first, and what lies there may come with the data.
     if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
         del sys.path[0]
-    from tunesmith.cli.main import main
+    from tunesmith.cli.main import program
 
-    main()
+    program()

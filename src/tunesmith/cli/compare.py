@@ -10,11 +10,11 @@ from tunesmith.approaches.settings import APPROACHES, CompareSettings, Prices, c
 from tunesmith.cli.options import given, with_options
 from tunesmith.cli.terminal import (
     TerminalProgress,
+    loading_libraries,
     messages,
     output,
     plain_table,
     print_json,
-    quiet_libraries,
 )
 from tunesmith.cli.train import DEMO_FLAGS, Json, demo_files
 from tunesmith.resolve import resolve
@@ -107,8 +107,8 @@ def compare(
         else:
             chosen = demo_files(folder) | DEMO_FLAGS | chosen
     resolved = resolve(config, chosen)
-    quiet_libraries()
-    from tunesmith.approaches.compare import compare as compare_approaches
+    with loading_libraries():
+        from tunesmith.approaches.compare import compare as compare_approaches
 
     progress = TerminalProgress()
     try:

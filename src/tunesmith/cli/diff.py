@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from tunesmith.cli.options import Columns, RowFormat
-from tunesmith.cli.terminal import TerminalProgress, messages, output, print_json, quiet_libraries
+from tunesmith.cli.terminal import TerminalProgress, loading_libraries, messages, output, print_json
 from tunesmith.cli.train import Json
 from tunesmith.cli.use import Asking
 from tunesmith.data.columns import read_columns
@@ -172,9 +172,9 @@ def _answered(sources: Sequence[str], questions: Questions, asking: Asking) -> "
     columns = read_columns(questions.columns or ())
     rows = load_rows(questions.data or "", format=questions.format, columns=columns)
     asked = asked_once(rows, most=questions.generate_rows, seed=asking.seed)
-    quiet_libraries()
-    from tunesmith.models.generate import Decoding
-    from tunesmith.use import adapter_name, answer, open_session
+    with loading_libraries():
+        from tunesmith.models.generate import Decoding
+        from tunesmith.use import adapter_name, answer, open_session
 
     decoding = Decoding(asking.max_new_tokens, asking.temperature, asking.top_p, asking.seed)
     short = [adapter_name(source) for source in sources]

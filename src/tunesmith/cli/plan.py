@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tunesmith.cli.options import given, with_options
-from tunesmith.cli.terminal import messages, output, print_json, quiet_libraries
+from tunesmith.cli.terminal import loading_libraries, messages, output, print_json
 from tunesmith.cli.train import Json
 from tunesmith.config import RunConfig
 from tunesmith.errors import ConfigError, ModelError
@@ -86,9 +86,9 @@ def plan(
         tunesmith plan --model smollm2-135m --data rows.jsonl --probe
     """
     chosen = _resolved(config, given(flags))
-    quiet_libraries()
-    from tunesmith.planning.fit import parse_bytes, remembered
-    from tunesmith.planning.rehearse import rehearse
+    with loading_libraries():
+        from tunesmith.planning.fit import parse_bytes, remembered
+        from tunesmith.planning.rehearse import rehearse
 
     limit_bytes = None if fit is None else parse_bytes(fit)
     question = _question(chosen)

@@ -8,11 +8,11 @@ from cyclopts import Parameter
 from tunesmith.cli.options import given, with_options
 from tunesmith.cli.terminal import (
     TerminalProgress,
+    loading_libraries,
     messages,
     output,
     plain_table,
     print_json,
-    quiet_libraries,
 )
 from tunesmith.cli.train import Json
 from tunesmith.errors import ConfigError
@@ -69,8 +69,8 @@ def recommend(
     )
     resolved = resolve(config, chosen)
     _refuse_taken(output_file)
-    quiet_libraries()
-    from tunesmith.approaches.recommend import recommend as recommend_for
+    with loading_libraries():
+        from tunesmith.approaches.recommend import recommend as recommend_for
 
     progress = TerminalProgress()
     curve: LearningCurve | None = None

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tunesmith.cli.terminal import quiet_libraries
+from tunesmith.cli.terminal import loading_libraries
 
 if TYPE_CHECKING:
     from tunesmith.data.render import Renderer
@@ -19,9 +19,9 @@ def renderer_of(model: str, template: str = "auto") -> "Renderer":
         ModelError: if there is no such model or its tokenizer cannot be loaded.
         TemplateError: if the template cannot be used with it.
     """
-    quiet_libraries()
-    from tunesmith.data.render import make_renderer
-    from tunesmith.models.find import find_model
-    from tunesmith.models.tokenizer import load_tokenizer
+    with loading_libraries():
+        from tunesmith.data.render import make_renderer
+        from tunesmith.models.find import find_model
+        from tunesmith.models.tokenizer import load_tokenizer
 
     return make_renderer(load_tokenizer(find_model(model)), template)

@@ -1,11 +1,14 @@
 """What a person sees: progress, tables and errors on stderr; results on stdout."""
 
+import atexit
+import gc
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -76,8 +79,13 @@ class TerminalProgress:
         self._bar = self._task = None
 
 
-def quiet_libraries() -> None:
-    """Keep bars and notices of the libraries off the screen; their errors still arrive as exceptions."""
+@contextmanager
+def loading_libraries() -> Iterator[None]:
+    """For the import of heavy modules: bars and notices of the libraries stay off the screen from here on.
+
+    Their errors still arrive as exceptions. Python does not look for garbage meanwhile, nor ever among the
+    million objects that came in: they stay, and looking through them was a seventh of a short command's time.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -85,9 +93,19 @@ def quiet_libraries() -> None:
     # The second one tells of a faster kernel it would like to fetch.
     for name in ("huggingface_hub", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    from transformers.utils import logging as transformers_logging
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+        yield
+    finally:
+        gc.freeze()
+        # A process that ends by itself frees them after all, or some libraries complain of leaks.
+        atexit.register(gc.unfreeze)
+        if is_collecting:
+            gc.enable()
 
 
 def print_json(value: Any) -> None:

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 from tunesmith.cli.options import given, with_options
 from tunesmith.cli.terminal import (
     TerminalProgress,
+    loading_libraries,
     messages,
     output,
     print_json,
-    quiet_libraries,
     results_table,
 )
 from tunesmith.errors import ConfigError
@@ -134,8 +134,8 @@ def demo_files(run: Path) -> dict[str, Any]:
 def _finetune(
     resolved: Resolved, resume: Path | None = None, *, accept_drift: bool = False, log_rows: bool = False
 ) -> "Finished":
-    quiet_libraries()
-    from tunesmith.pipeline import finetune
+    with loading_libraries():
+        from tunesmith.pipeline import finetune
 
     progress = TerminalProgress()
     try:

@@ -14,11 +14,11 @@ from rich.table import Table
 from tunesmith.cli.options import given, with_options
 from tunesmith.cli.terminal import (
     TerminalProgress,
+    loading_libraries,
     messages,
     output,
     plain_table,
     print_json,
-    quiet_libraries,
     results_table,
 )
 from tunesmith.cli.train import Json
@@ -102,9 +102,9 @@ def evaluate(
     config = resolve(file, given(flags)).config
     # A slip in them is said before the model is loaded.
     checks_of(config.evaluation)
-    quiet_libraries()
-    from tunesmith.models.base import has_base
-    from tunesmith.use import evaluate_elsewhere, evaluate_session, open_session
+    with loading_libraries():
+        from tunesmith.models.base import has_base
+        from tunesmith.use import evaluate_elsewhere, evaluate_session, open_session
 
     session = open_session(
         target, revision=config.model.revision, device=config.model.device, dtype=config.model.dtype
@@ -245,8 +245,8 @@ def merge(
     json: Json = False,
 ) -> None:
     """Put an adapter into its base model: a standard folder that any Hugging Face tool loads."""
-    quiet_libraries()
-    from tunesmith.use import merge as merge_target
+    with loading_libraries():
+        from tunesmith.use import merge as merge_target
 
     merged = merge_target(target, output_dir, dtype=dtype)
     if json:
@@ -266,9 +266,9 @@ def merge(
 
 
 def _session(target: str, asking: Asking) -> tuple["Session", "Decoding"]:
-    quiet_libraries()
-    from tunesmith.models.generate import Decoding
-    from tunesmith.use import open_session
+    with loading_libraries():
+        from tunesmith.models.generate import Decoding
+        from tunesmith.use import open_session
 
     session = open_session(target, device=asking.device, dtype=asking.dtype, system=asking.system)
     return session, Decoding(asking.max_new_tokens, asking.temperature, asking.top_p, asking.seed)
@@ -276,9 +276,9 @@ def _session(target: str, asking: Asking) -> tuple["Session", "Decoding"]:
 
 def switchboard(targets: Sequence[str], asking: Asking) -> tuple["Switchboard", "Decoding"]:
     """Several adapters on one base, and how they shall answer."""
-    quiet_libraries()
-    from tunesmith.models.generate import Decoding
-    from tunesmith.use import open_switchboard
+    with loading_libraries():
+        from tunesmith.models.generate import Decoding
+        from tunesmith.use import open_switchboard
 
     board = open_switchboard(targets, device=asking.device, dtype=asking.dtype, system=asking.system)
     return board, Decoding(asking.max_new_tokens, asking.temperature, asking.top_p, asking.seed)
