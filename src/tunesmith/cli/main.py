@@ -1,10 +1,12 @@
 """`tunesmith`: commands by name, and one place where errors become messages and exit codes."""
 
 import atexit
+import errno
 import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cyclopts import App, CycloptsError
 
@@ -28,6 +30,7 @@ from tunesmith.cli.terminal import messages, print_error, print_json
 from tunesmith.errors import ConfigError, RunFailed, TunesmithError
 
 EXIT_INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = App(
     name="tunesmith",
@@ -88,8 +91,9 @@ def _leave(code: object) -> None:
 
 
 def _unwritten(error: OSError) -> RunFailed:
+    what = f"`{error.filename}`" if error.filename else "the output"
     return RunFailed(
-        f"the output could not be written: {error.strerror}",
+        f"{what} could not be written: {error.strerror}",
         hint="make room on the disk where it goes, or send it elsewhere",
     )
 
@@ -120,6 +124,8 @@ def _run(arguments: list[str], *, is_debug: bool) -> int:
 def _as_ours(error: Exception) -> TunesmithError:
     if isinstance(error, TunesmithError):
         return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        return _unwritten(error)
     if isinstance(error, CycloptsError):
         return ConfigError(
             str(error).strip(), hint="`tunesmith --help` and `tunesmith COMMAND --help` show usage"
@@ -132,6 +138,7 @@ def _as_ours(error: Exception) -> TunesmithError:
 
 def _report(error: TunesmithError, *, is_json: bool) -> int:
     if is_json:
-        print_json({"error": str(error), "hint": error.hint, "exit_code": error.exit_code})
+        with suppress(OSError):  # where stdout is what cannot be written, it is told on stderr alone
+            print_json({"error": str(error), "hint": error.hint, "exit_code": error.exit_code})
     print_error(error)
     return error.exit_code

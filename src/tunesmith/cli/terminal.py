@@ -84,7 +84,7 @@ def loading_libraries() -> Iterator[None]:
     """For the import of heavy modules: bars and notices of the libraries stay off the screen from here on.
 
     Their errors still arrive as exceptions. Python does not look for garbage meanwhile, nor ever among the
-    million objects that came in: they stay, and looking through them was a seventh of the time that loading took.
+    million objects that came in: they stay, and to look through them was a seventh of the time to load them.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -23,13 +23,13 @@ AT_EXIT = "atexit.register(lambda: print('at exit'))"
 FEW_WORDS = "it.main = lambda: (print('a few words'), sys.exit(0))"
 
 
-def begun(*words, more="", stdout=subprocess.PIPE):
+def begun(*words, more="", stdout=subprocess.PIPE, environment=KEEPING):
     command = [sys.executable, "-c", START.format(words=list(words), more=more)]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=KEEPING)
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def ended(*words, more="", stdout=subprocess.PIPE):
-    process = begun(*words, more=more, stdout=stdout)
+def ended(*words, **others):
+    process = begun(*words, **others)
     said, told = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, said, told)
 
@@ -57,12 +57,16 @@ def test_python_takes_nothing_apart_where_nothing_is_to_be_waited_for():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full is here")
-def test_what_cannot_be_written_at_the_end_is_a_failure_and_told():
+@pytest.mark.parametrize("words", [[], ["advise", "--json"]])
+def test_what_cannot_be_written_is_a_failure_and_told(words):
+    # At the end, where Python keeps a few words until then, and at once.
+    more, environment = ("", KEEPING | {"PYTHONUNBUFFERED": "1"}) if words else (FEW_WORDS, KEEPING)
     with open("/dev/full", "w") as full:
-        result = ended(more=FEW_WORDS, stdout=full)
+        result = ended(*words, more=more, stdout=full, environment=environment)
     assert result.returncode == 1
     assert "error: the output could not be written: No space left on device" in result.stderr
     assert "hint: make room on the disk where it goes, or send it elsewhere" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_reader_that_went_away_is_a_failure_without_a_word():
