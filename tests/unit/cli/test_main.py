@@ -69,6 +69,14 @@ def test_what_cannot_be_written_is_a_failure_and_told(words):
     assert "Traceback" not in result.stderr
 
 
+def test_a_disk_that_is_full_is_told_with_the_file():
+    full = "OSError(errno.ENOSPC, 'No space left on device', 'runs/a/report.html')"
+    more = f"import errno\nfrom unittest import mock\nit.app = mock.Mock(side_effect={full})"
+    result = ended("train", more=more)
+    assert result.returncode == 1
+    assert "error: `runs/a/report.html` could not be written: No space left on device" in result.stderr
+
+
 def test_a_reader_that_went_away_is_a_failure_without_a_word():
     process = begun(more=FEW_WORDS)
     process.stdout.close()
