@@ -143,8 +143,8 @@ def _names(rounds: Sequence[Sequence[Outcome]]) -> list[str]:
 
 def _table(rounds: Sequence[Sequence[Outcome]]) -> Iterator[str]:
     short = bool(ratios(rounds, SHORT))
-    faster = "ours, times as fast" + (" | in bfloat16" if short else "")
-    yield f"| program | tokens | computed | seconds | tokens/s | {faster} | peak | of our peak |"
+    columns = "ours, times as fast" + (" | in bfloat16" if short else "")
+    yield f"| program | tokens | computed | seconds | tokens/s | {columns} | peak | of our peak |"
     yield "|---|" + "---:|" * (8 if short else 7)
     own_peak = max(found.peak_bytes for found in all_of(rounds, OURS))
     for name in _names(rounds):

@@ -14,6 +14,11 @@
 A message says the fact and its cause with the values in it; `hint` says the remedy. Both are required.
 """
 
+import errno
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system calls a disk, a quota or a file that takes no more."""
+
 
 class TunesmithError(Exception):
     """Base of all errors raised on purpose.

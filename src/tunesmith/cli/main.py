@@ -1,7 +1,6 @@
 """`tunesmith`: commands by name, and one place where errors become messages and exit codes."""
 
 import atexit
-import errno
 import os
 import sys
 import threading
@@ -27,10 +26,9 @@ from tunesmith.cli import (
     use,
 )
 from tunesmith.cli.terminal import messages, print_error, print_json
-from tunesmith.errors import ConfigError, RunFailed, TunesmithError
+from tunesmith.errors import NO_ROOM, ConfigError, RunFailed, TunesmithError
 
 EXIT_INTERRUPTED = 130
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 app = App(
     name="tunesmith",
@@ -67,27 +65,19 @@ def program() -> None:
     That alone took a fifth of a short command's time. What is to happen at the end happens: exit functions
     are called, and what was written is flushed. Where a thread is to be waited for, Python ends by itself.
     """
-    try:
-        main()
-    except SystemExit as ending:
-        others = [each for each in threading.enumerate() if each is not threading.main_thread()]
-        if not all(each.daemon for each in others):
-            raise
-        _leave(ending.code)
+    code = _code(sys.argv[1:])
+    if all(each.daemon or each is threading.main_thread() for each in threading.enumerate()):
+        _leave(code)
+    sys.exit(code)
 
 
-def _leave(code: object) -> None:
-    """End the process; what cannot be written makes it a failure, told unless a reader went away."""
+def _leave(code: int) -> None:
+    """End the process at once; what cannot be written has been told, and is in the code."""
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        code = code or 1
-    except OSError as error:
-        code = code or 1
-        print_error(_unwritten(error))
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _unwritten(error: OSError) -> RunFailed:
@@ -100,14 +90,19 @@ def _unwritten(error: OSError) -> RunFailed:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the user's input."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    is_debug = "--debug" in given
-    sys.exit(_run([word for word in given if word != "--debug"], is_debug=is_debug))
+    sys.exit(_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _code(arguments: Sequence[str]) -> int:
+    is_debug = "--debug" in arguments
+    return _run([word for word in arguments if word != "--debug"], is_debug=is_debug)
 
 
 def _run(arguments: list[str], *, is_debug: bool) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        # Here, where it is told if it cannot be written.
+        sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         messages.print("interrupted")
@@ -124,7 +119,7 @@ def _run(arguments: list[str], *, is_debug: bool) -> int:
 def _as_ours(error: Exception) -> TunesmithError:
     if isinstance(error, TunesmithError):
         return error
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return _unwritten(error)
     if isinstance(error, CycloptsError):
         return ConfigError(

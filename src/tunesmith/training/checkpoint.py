@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tunesmith.errors import RunFolderError
+from tunesmith.errors import NO_ROOM, RunFolderError
 from tunesmith.training.randomness import random_states, restore_random_states
 from tunesmith.training.ranks import ALONE, Ranks
 from tunesmith.training.shards import like, reshard, whole
@@ -121,7 +121,7 @@ def _refusal(final: Path, error: OSError, needed_bytes: int) -> tuple[str, str]:
     """Message and hint."""
     go_on = f"then go on with `tunesmith train --resume {final.parent.parent}`"
     told = f"checkpoint `{final}` cannot be written: {error.strerror or error}"
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno not in NO_ROOM:
         return told, f"make the folder writable, {go_on}"
     told += f"; it needs {needed_bytes} bytes, and {_free_bytes(final.parent)} are free"
     return told, f"free some disk space, {go_on}"

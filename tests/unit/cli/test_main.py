@@ -16,11 +16,10 @@ sys.argv = ["tunesmith", *{words}]
 it.program()
 """
 
-
 # Python keeps what is written to a file or a pipe until there is enough of it, unless told otherwise.
 KEEPING = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 AT_EXIT = "atexit.register(lambda: print('at exit'))"
-FEW_WORDS = "it.main = lambda: (print('a few words'), sys.exit(0))"
+FEW_WORDS = "it.app = lambda *words, **how: print('a few words')"
 
 
 def begun(*words, more="", stdout=subprocess.PIPE, environment=KEEPING):
